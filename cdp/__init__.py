@@ -1,0 +1,29 @@
+"""An embedded Chrome DevTools Protocol client for trio: launches Chromium, opens pages, takes pictures and documents.
+
+    async with cdp.open_browser() as browser, browser.open_page() as page:
+        await page.navigate("https://example.com")
+        picture = await page.screenshot()
+        html = await page.html()
+
+Usable without the service. Pages reach the public internet only, unless an `AddressPolicy` allows more. Timeouts are
+the caller's cancel scopes.
+"""
+
+from . import errors, options
+from .browser import Browser, open_browser
+from .capture import Picture
+from .egress import AddressPolicy
+from .page import Page
+from .pool import Pool, open_pool
+
+__all__ = [
+    "AddressPolicy",
+    "Browser",
+    "Page",
+    "Picture",
+    "Pool",
+    "errors",
+    "open_browser",
+    "open_pool",
+    "options",
+]

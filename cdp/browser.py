@@ -1,0 +1,163 @@
+"""One running Chromium, and pages in it: each in a browser context of its own behind its own egress door."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import trio
+
+from .connection import MAX_MESSAGE_BYTES, Connection, open_connection
+from .egress import AddressPolicy, Door, open_door
+from .errors import CDPError, ConnectionClosed, LaunchError, SessionClosed
+from .launcher import BrowserProcess, find_browser, launch
+from .options import Viewport
+from .page import Page
+from .tasks import open_tasks
+
+# Opening takes 6 ms and closing 4 ms; a browser that needs this long for either is hung.
+CONTEXT_TIMEOUT_S = 10.0
+DISPOSE_TIMEOUT_S = 5.0
+
+
+DEFAULT_VIEWPORT = Viewport()
+
+
+class Browser:
+    """A running browser; made by `open_browser`.
+
+    `product` is its name and version, `ended` is set once it can be used no more: its process ended, its socket
+    closed, or it did not carry out a clean-up (`condemned` then says which).
+    """
+
+    def __init__(
+        self,
+        process: BrowserProcess,
+        connection: Connection,
+        policy: AddressPolicy,
+        version: dict[str, str],
+        max_message_bytes: int,
+    ) -> None:
+        self.process = process
+        self.product = version["product"]
+        self.pages_open = 0
+        self.condemned: str | None = None
+        self.ended = connection.ended
+        self._connection = connection
+        self._policy = policy
+        self._max_message_bytes = max_message_bytes
+        # Many sites refuse what calls itself headless.
+        self._user_agent = version["userAgent"].replace("HeadlessChrome", "Chrome")
+
+    def _condemn(self, reason: str) -> None:
+        """Give the browser up: what it holds can only be freed by its end."""
+        if self.condemned is None:
+            self.condemned = reason
+        self.ended.set()
+
+    @asynccontextmanager
+    async def open_page(self, *, viewport: Viewport = DEFAULT_VIEWPORT) -> AsyncIterator[Page]:
+        """A page with nothing in it, ready to be prepared and navigated.
+
+        Raises ConnectionClosed when the browser is gone. Resource handling: the context, with all that the page stored
+        and started, is disposed of when the body ends, within `DISPOSE_TIMEOUT_S`; a browser that does not manage is
+        condemned.
+        """
+        async with open_door(self._policy) as door:
+            self.pages_open += 1
+            context_id = ""
+            try:
+                # Shielded: a context whose id never reached us could not be disposed of.
+                with trio.CancelScope(deadline=trio.current_time() + CONTEXT_TIMEOUT_S, shield=True):
+                    context_id = await self._create_context(door)
+                if not context_id:
+                    self._condemn("it opened no browser context")
+                    raise ConnectionClosed(f"the browser opened no context within {CONTEXT_TIMEOUT_S:g} s")
+                target_id = await self._create_target(context_id)
+                async with self._attach(target_id, door, viewport) as page:
+                    yield page
+            finally:
+                self.pages_open -= 1
+                if context_id:
+                    await self._dispose(context_id)
+
+    async def _create_context(self, door: Door) -> str:
+        reply = await self._connection.send(
+            "Target.createBrowserContext",
+            disposeOnDetach=True,
+            proxyServer=door.proxy_url,
+            # Loopback is not bypassed either.
+            proxyBypassList="<-loopback>",
+        )
+        context_id: str = reply["browserContextId"]
+        return context_id
+
+    async def _create_target(self, context_id: str) -> str:
+        _, reply = await self._connection.send_all(
+            ("Browser.setDownloadBehavior", {"behavior": "deny", "browserContextId": context_id}),
+            ("Target.createTarget", {"url": "about:blank", "browserContextId": context_id}),
+        )
+        target_id: str = reply["targetId"]
+        return target_id
+
+    @asynccontextmanager
+    async def _attach(self, target_id: str, door: Door, viewport: Viewport) -> AsyncIterator[Page]:
+        url = f"ws://127.0.0.1:{self.process.port}/devtools/page/{target_id}"
+        async with (
+            open_connection(url, lost=SessionClosed, max_message_bytes=self._max_message_bytes) as session,
+            open_tasks() as tasks,
+        ):
+            page = Page(session, target_id, door.ledger, self._user_agent, viewport)
+            await tasks.start(page.follow)
+            await page.enable()
+            yield page
+
+    async def _dispose(self, context_id: str) -> None:
+        with trio.CancelScope(deadline=trio.current_time() + DISPOSE_TIMEOUT_S, shield=True) as scope:
+            try:
+                await self._connection.send("Target.disposeBrowserContext", browserContextId=context_id)
+            except ConnectionClosed:
+                return
+            except CDPError as error:
+                self._condemn(f"it refused to close a context: {error}")
+        if scope.cancelled_caught:
+            self._condemn(f"it closed no context within {DISPOSE_TIMEOUT_S:g} s")
+
+
+@asynccontextmanager
+async def open_browser(
+    executable: str | Path | None = None,
+    *,
+    switches: Iterable[str] = (),
+    policy: AddressPolicy | None = None,
+    profile_root: Path | None = None,
+    max_message_bytes: int = MAX_MESSAGE_BYTES,
+) -> AsyncIterator[Browser]:
+    """Launch a Chromium and connect to it.
+
+    `executable` is a path or a name on PATH, by default the first of `launcher.BROWSER_NAMES`; `policy` says what its
+    pages may reach, by default the public internet only. Raises LaunchError. Resource handling: when the body ends the
+    browser's whole process group is gone, and its profile folder too.
+    """
+    policy = policy or AddressPolicy.parse(())
+    path = find_browser(str(executable) if executable is not None else None)
+    async with launch(path, switches, profile_root=profile_root) as process:
+        policy.own_ports.add(process.port)
+        try:
+            async with open_connection(process.endpoint, lost=ConnectionClosed) as connection, open_tasks() as tasks:
+                try:
+                    with trio.fail_after(CONTEXT_TIMEOUT_S):
+                        version = await connection.send("Browser.getVersion")
+                except (ConnectionClosed, trio.TooSlowError) as error:
+                    raise LaunchError(f"{path} started but does not answer") from error
+                browser = Browser(process, connection, policy, version, max_message_bytes)
+                tasks.start_soon(_end_with_process, process, browser)
+                yield browser
+        finally:
+            policy.own_ports.discard(process.port)
+
+
+async def _end_with_process(process: BrowserProcess, browser: Browser) -> None:
+    await process.exited.wait()
+    browser.ended.set()

@@ -1,0 +1,147 @@
+"""URLs, origins, headers and cookies, as the protocol wants them. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import urlsplit
+
+from .egress import canonical_host, host_literal
+from .options import Cookie
+
+_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):")
+_BARE = re.compile(r"(?:[^/?#@:]*\.[^/?#@:]*|localhost|\[[0-9A-Fa-f:.]+\])(?::[0-9]*)?(?:[/?#]|$)", re.IGNORECASE)
+_CONTROL = re.compile(r"[\x00-\x20\x7f]")
+_HOST = re.compile(r"[a-z0-9._-]+")
+_NUMERIC_LABEL = re.compile(r"[0-9]+|0x[0-9a-f]*")
+_DEFAULT_PORTS = {"http": 80, "https": 443}
+
+# Set by the browser itself, or by a field of their own: in `headers` they would be ignored or would break the request.
+REFUSED_HEADERS: Mapping[str, str] = {
+    **dict.fromkeys(
+        (
+            "connection",
+            "content-length",
+            "expect",
+            "host",
+            "keep-alive",
+            "te",
+            "trailer",
+            "transfer-encoding",
+            "upgrade",
+        ),
+        "is set by the browser",
+    ),
+    "cookie": "is set by the field cookies",
+    "user-agent": "is set by the field user_agent",
+}
+_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_HEADER_VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
+
+
+def parse_url(text: str) -> str:
+    """The absolute http(s) URL that the text means, canonical in its scheme, host and port.
+
+    A bare host name (with a dot, or `localhost`) means https. Raises ValueError with a reason. Stricter than browsers
+    in one point: what they would read as another host than we do (backslashes, white space) is refused.
+    """
+    text = text.strip(" ")
+    if _CONTROL.search(text):
+        raise ValueError("has white space or control characters")
+    if _BARE.match(text):
+        text = f"https://{text}"
+    scheme = _SCHEME.match(text)
+    if scheme is None:
+        raise ValueError("is not an absolute http or https URL")
+    if scheme[1].lower() not in _DEFAULT_PORTS:
+        raise ValueError(f"scheme {scheme[1].lower()[:40]!r} is not allowed; http and https are")
+    parts = urlsplit(text)
+    if "\\" in parts.netloc or not text[scheme.end() :].startswith("//"):
+        raise ValueError("is not an absolute http or https URL")
+    try:
+        port = parts.port
+    except ValueError:
+        raise ValueError("has a port that is not a number between 0 and 65535") from None
+    host = _canonical_host(parts.hostname or "")
+    userinfo, at, _ = parts.netloc.rpartition("@")
+    netloc = userinfo + at + host
+    if port is not None and port != _DEFAULT_PORTS[parts.scheme]:
+        netloc += f":{port}"
+    return parts._replace(netloc=netloc, path=parts.path or "/").geturl()
+
+
+def _canonical_host(host: str) -> str:
+    literal = host_literal(host)
+    if literal is not None:
+        return f"[{literal}]" if literal.version == 6 else str(literal)
+    name = canonical_host(host)
+    if "%" in host or not _HOST.fullmatch(name) or _NUMERIC_LABEL.fullmatch(name.rpartition(".")[2]):
+        raise ValueError("has no valid host name")
+    return name
+
+
+def endpoint_of(url: str) -> tuple[str, int]:
+    """Host (no brackets) and port that the browser connects to for a URL."""
+    parts = urlsplit(url)
+    return parts.hostname or "", parts.port or _DEFAULT_PORTS.get(parts.scheme, 0)
+
+
+def origin_of(url: str) -> str:
+    """Scheme, host and port of a canonical URL, as the browser writes them."""
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
+
+
+def check_header(name: str, value: str) -> None:
+    """Raise ValueError when a request cannot carry this header."""
+    if not _TOKEN.fullmatch(name):
+        raise ValueError("is not a header name")
+    reason = REFUSED_HEADERS.get(name.lower())
+    if reason is None and name.lower().startswith(("proxy-", "sec-")):
+        reason = "is set by the browser"
+    if reason is not None:
+        raise ValueError(reason)
+    if not _HEADER_VALUE.fullmatch(value):
+        raise ValueError("has characters that a header cannot carry")
+
+
+def url_pattern(prefix: str) -> str:
+    """A pattern of the Fetch domain for exactly the URLs that begin with this text."""
+    return re.sub(r"([*?\\])", r"\\\1", prefix) + "*"
+
+
+def merged_headers(own: Mapping[str, str], extra: Mapping[str, str]) -> list[dict[str, str]]:
+    """A request's own headers with the extra ones over them, names compared without case."""
+    replaced = {name.lower() for name in extra}
+    kept = [(name, value) for name, value in own.items() if name.lower() not in replaced]
+    return [{"name": name, "value": value} for name, value in (*kept, *extra.items())]
+
+
+def parse_cookies(text: str) -> list[dict[str, str]]:
+    """The cookies of a `"a=b; c=d"` string as `{name, value}`; raises ValueError."""
+    cookies = []
+    for part in text.split(";"):
+        if not part.strip():
+            continue
+        name, equals, value = part.partition("=")
+        if not equals or not name.strip():
+            raise ValueError(f"has no name=value in {part.strip()[:40]!r}")
+        cookies.append({"name": name.strip(), "value": value.strip()})
+    return cookies
+
+
+def cookie_params(cookie: Cookie, page_url: str | None) -> dict[str, Any]:
+    """One cookie as `Network.setCookies` takes it; it belongs to the page's URL unless it says otherwise."""
+    owner = cookie.url if cookie.url or cookie.domain else page_url
+    return {
+        "name": cookie.name,
+        "value": cookie.value,
+        "secure": cookie.secure,
+        "httpOnly": cookie.http_only,
+        **({"url": owner} if owner else {}),
+        **({"domain": cookie.domain} if cookie.domain else {}),
+        **({"path": cookie.path} if cookie.path else {}),
+        **({"expires": cookie.expires} if cookie.expires is not None else {}),
+        **({"sameSite": cookie.same_site} if cookie.same_site else {}),
+    }

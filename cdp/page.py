@@ -1,0 +1,435 @@
+"""One page: a tab in its own browser context, driven over its own websocket.
+
+The order is prepare, navigate (or set_content), waits, then any number of captures. A page follows what happens to its
+main frame by itself, answers dialogs, and adds the request's headers to requests of its own origin.
+"""
+
+from __future__ import annotations
+
+from base64 import b64encode
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
+
+import attrs
+import trio
+
+from . import capture, network
+from .connection import Connection, Subscription
+from .egress import FailureKind, Ledger
+from .errors import CDPError, CommandError, InvalidSelector, NavigationError, NotAPage, SelectorNotFound, TooLarge
+from .options import CaptureOptions, Clip, PageOptions, Viewport, WaitFor, WaitUntil
+from .selectors import ELEMENT_BOX, ELEMENT_STATE, reached
+
+T = TypeVar("T")
+
+# UTF-8 bytes of one document.
+MAX_HTML_BYTES = 64 * 2**20
+# Text of the page's own that is reported about it; a page may make its title or URL as long as it likes.
+MAX_REPORTED_CHARS = 2**16
+# What `auto` gives each of its waits before it goes on with a warning.
+FONTS_BUDGET_S = 3.0
+IMAGES_BUDGET_S = 3.0
+# How often an element is looked for: at first at once, later as often as a person would notice.
+POLL_S = (0.01, 0.02, 0.05, 0.1)
+
+_LIFECYCLE: dict[WaitUntil, str] = {
+    "auto": "load",
+    "load": "load",
+    "domcontentloaded": "DOMContentLoaded",
+    "networkidle": "networkIdle",
+    "commit": "init",
+}
+_EVENTS = (
+    "Page.lifecycleEvent",
+    "Page.frameNavigated",
+    "Page.javascriptDialogOpening",
+    "Network.requestWillBeSent",
+    "Network.responseReceived",
+    "Network.loadingFailed",
+    "Fetch.requestPaused",
+)
+# What the browser answers when the document a command meant is not there any more (Chromium 156).
+_CONTEXT_GONE = ("Cannot find context", "Execution context was destroyed", "Inspected target navigated or closed")
+
+_PAGE_INFO = "limit => ({url: document.URL.slice(0, limit), title: document.title.slice(0, limit)})"
+_FONTS_READY = "() => document.fonts.ready.then(() => true)"
+# Images whose box meets the viewport; one that fails to load counts as done.
+_IMAGES_READY = """() => Promise.allSettled([...document.images].filter(image => {
+  const box = image.getBoundingClientRect();
+  return box.width > 0 && box.height > 0 && box.bottom > 0 && box.right > 0
+    && box.top < innerHeight && box.left < innerWidth;
+}).map(image => image.decode())).then(() => true)"""
+
+
+@attrs.define
+class Document:
+    """A document of the main frame and what its server answered."""
+
+    loader_id: str = ""
+    lifecycle: set[str] = attrs.field(factory=set)
+    # The URL that could not be loaded where the browser shows its own error page.
+    unreachable_url: str | None = None
+
+
+@attrs.define
+class Exchange:
+    """The request of a main-frame document; `status_code` and what follows are known once the headers came."""
+
+    url: str
+    status_code: int | None = None
+    content_type: str | None = None
+    size_bytes: int | None = None
+    net_error: str = "net::ERR_FAILED"
+
+
+@attrs.frozen
+class PageInfo:
+    """What a page says of itself, each cut at `MAX_REPORTED_CHARS`."""
+
+    url: str
+    title: str
+
+
+class Page:
+    """See the module. Methods raise SessionClosed or TargetCrashed when the page is gone.
+
+    `warnings` are sentences about what was given up or answered for the client.
+    """
+
+    def __init__(
+        self, session: Connection, target_id: str, ledger: Ledger, user_agent: str, viewport: Viewport
+    ) -> None:
+        self.session = session
+        self.ledger = ledger
+        self.warnings: list[str] = []
+        # A page target's main frame has the target's id.
+        self._frame_id = target_id
+        self._user_agent = user_agent
+        self._viewport = viewport
+        self._document = Document()
+        self._exchanges: dict[str, Exchange] = {}
+        self._events: Subscription | None = None
+        self._changed = trio.Event()
+        self._world: tuple[str, int] | None = None
+        self._origin: str | None = None
+        self._headers: dict[str, str] = {}
+        # URL and base64 body that stand in for the server's answer, once.
+        self._content: tuple[str, str] | None = None
+
+    # Following the main frame
+
+    async def follow(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Keep up with the browser's events until the session ends; the page's owner runs it as a task."""
+        with self.session.subscribe(*_EVENTS) as self._events:
+            task_status.started()
+            try:
+                async for event in self._events:
+                    # A page may load thousands of resources; only its documents matter here.
+                    if event.method.startswith("Network.re") and '"type":"Document"' not in event.text:
+                        continue
+                    await self._apply(event.method, event.params())
+                    self._changed.set()
+            except CDPError:
+                # Whoever waits meets the same fault in `_until`.
+                self._changed.set()
+
+    async def _apply(self, method: str, params: dict[str, Any]) -> None:
+        document = self._document
+        if method == "Page.lifecycleEvent":
+            if params["frameId"] != self._frame_id:
+                return
+            if params["name"] == "init" or params["loaderId"] != document.loader_id:
+                document = self._document = Document(params["loaderId"])
+            document.lifecycle.add(params["name"])
+        elif method == "Page.frameNavigated":
+            if params["frame"]["id"] == self._frame_id:
+                if params["frame"]["loaderId"] != document.loader_id:
+                    document = self._document = Document(params["frame"]["loaderId"])
+                document.unreachable_url = params["frame"].get("unreachableUrl")
+        elif method == "Page.javascriptDialogOpening":
+            # `beforeunload` must not keep the page; a confirm or prompt is dismissed as by an absent user.
+            accept = params["type"] in ("alert", "beforeunload")
+            if len(self.warnings) < 20:
+                self.warnings.append(f"{params['type']} dialog answered: {params['message'][:200]}")
+            await self.session.post("Page.handleJavaScriptDialog", accept=accept)
+        elif method == "Fetch.requestPaused":
+            await self._resume(params)
+        elif params.get("frameId", self._frame_id) == self._frame_id:
+            self._record_exchange(method, params)
+
+    def _record_exchange(self, method: str, params: dict[str, Any]) -> None:
+        loader_id = params["requestId"]
+        if method == "Network.requestWillBeSent":
+            # Sent again for every redirect, with the same id.
+            self._exchanges[loader_id] = Exchange(params["request"]["url"])
+            return
+        exchange = self._exchanges.get(loader_id)
+        if exchange is None:
+            return
+        if method == "Network.loadingFailed":
+            exchange.net_error = params["errorText"]
+            return
+        response = params["response"]
+        exchange.status_code = response["status"]
+        exchange.content_type = response["mimeType"] or None
+        headers = {name.lower(): value for name, value in response["headers"].items()}
+        if headers.get("content-length", "").isdigit():
+            exchange.size_bytes = int(headers["content-length"])
+
+    async def _resume(self, params: dict[str, Any]) -> None:
+        """Let a request of the own origin go on with the client's headers, or answer it with the client's document."""
+        request = params["request"]
+        if self._content is not None and self._content[0] == request["url"] and params["resourceType"] == "Document":
+            body, self._content = self._content[1], None
+            await self.session.post(
+                "Fetch.fulfillRequest",
+                requestId=params["requestId"],
+                responseCode=200,
+                responseHeaders=[{"name": "Content-Type", "value": "text/html; charset=utf-8"}],
+                body=body,
+            )
+            return
+        headers = network.merged_headers(request["headers"], self._headers) if self._headers else None
+        await self.session.post("Fetch.continueRequest", requestId=params["requestId"], headers=headers)
+
+    async def _until(self, reached_it: Callable[[], bool]) -> None:
+        while not reached_it():
+            self.session.check()
+            self._changed = trio.Event()
+            await self._changed.wait()
+
+    async def _caught_up(self) -> None:
+        """Wait until every event that came before now has been followed."""
+        events = self._events
+        await self._until(lambda: events is None or len(events) == 0)
+
+    # Preparing
+
+    async def enable(self) -> None:
+        """Switch on what every job needs; answered before any navigation, or its load events are lost."""
+        await self.session.send_all(
+            ("Page.enable", {}),
+            ("Page.setLifecycleEventsEnabled", {"enabled": True}),
+            # The bodies of answers are not kept: only what the server said about the document is read.
+            ("Network.enable", {"maxTotalBufferSize": 0, "maxResourceBufferSize": 0}),
+            *self._emulation(self._viewport, self._user_agent),
+        )
+        # The empty page's own load is over, so that the next one seen is the client's.
+        await self._until(lambda: "load" in self._document.lifecycle)
+
+    def _emulation(self, viewport: Viewport, user_agent: str) -> list[tuple[str, dict[str, Any]]]:
+        metrics = {
+            "width": viewport.width,
+            "height": viewport.height,
+            "deviceScaleFactor": viewport.device_scale_factor,
+            "mobile": viewport.mobile,
+        }
+        agent: dict[str, Any] = {"userAgent": user_agent, "acceptLanguage": "en-US,en"}
+        return [
+            ("Emulation.setDeviceMetricsOverride", metrics),
+            ("Emulation.setTouchEmulationEnabled", {"enabled": viewport.touch, "maxTouchPoints": 5}),
+            ("Emulation.setUserAgentOverride", agent),
+        ]
+
+    async def prepare(self, options: PageOptions) -> None:
+        """Make the page what the options ask for; `html`, `url` and the waits are left to the other methods."""
+        page_url = options.url or options.base_url
+        commands = []
+        if options.viewport != self._viewport or options.user_agent:
+            self._viewport = options.viewport
+            commands += self._emulation(options.viewport, options.user_agent or self._user_agent)
+        if not options.javascript:
+            commands.append(("Emulation.setScriptExecutionDisabled", {"value": True}))
+        if options.cookies:
+            cookies = [network.cookie_params(cookie, page_url) for cookie in options.cookies]
+            commands.append(("Network.setCookies", {"cookies": cookies}))
+        if options.headers and page_url:
+            # Fetch with the own origin as its pattern: setExtraHTTPHeaders would send them to every origin.
+            self._headers = dict(options.headers)
+            self._origin = network.origin_of(page_url)
+            commands.append(("Fetch.enable", {"patterns": [self._origin_pattern()]}))
+        if commands:
+            await self.session.send_all(*commands)
+
+    def _origin_pattern(self) -> dict[str, str]:
+        return {"urlPattern": network.url_pattern(f"{self._origin}/"), "requestStage": "Request"}
+
+    # Opening
+
+    async def navigate(self, url: str, *, wait_until: WaitUntil = "load") -> None:
+        """Open a URL and wait for its document to get as far as `wait_until` (`auto` counts as `load`).
+
+        Redirects by the page itself before that point are followed. Raises NavigationError, NotAPage.
+        """
+        before = self._document.loader_id
+        reply = await self.session.send("Page.navigate", url=url)
+        loader_id = reply.get("loaderId", "")
+        if reply.get("errorText") or reply.get("isDownload"):
+            await self._caught_up()
+            raise self._failure(loader_id, reply.get("errorText", ""), is_download=reply.get("isDownload", False))
+        event = _LIFECYCLE[wait_until]
+        await self._until(lambda: self._document.loader_id != before and event in self._document.lifecycle)
+        await self._caught_up()
+        if self._document.unreachable_url is not None:
+            # The page moved on to a dead or blocked address before it was loaded.
+            loader_id = self._document.loader_id
+            exchange = self._exchanges.get(loader_id)
+            raise self._failure(loader_id, exchange.net_error if exchange else "net::ERR_FAILED", is_download=False)
+
+    async def set_content(self, html: str, base_url: str | None, *, wait_until: WaitUntil = "load") -> None:
+        """Show a document of the client's own, as `about:blank` or as if it came from `base_url`."""
+        if base_url is not None:
+            address = base_url.partition("#")[0]
+            self._content = (address, b64encode(html.encode(errors="replace")).decode())
+            patterns = [{"urlPattern": network.url_pattern(address), "requestStage": "Request"}]
+            if self._headers:
+                patterns.append(self._origin_pattern())
+            await self.session.send("Fetch.enable", patterns=patterns)
+            await self.navigate(base_url, wait_until=wait_until)
+            return
+        # The same loader writes the document anew; its life begins again with `init`.
+        self._document.lifecycle.clear()
+        await self.session.send("Page.setDocumentContent", frameId=self._frame_id, html=html)
+        await self._until(lambda: _LIFECYCLE[wait_until] in self._document.lifecycle)
+
+    def _failure(self, loader_id: str, net_error: str, *, is_download: bool) -> CDPError:
+        """Why a navigation gave no document."""
+        exchange = self._exchanges.get(loader_id)
+        if exchange is not None and (is_download or exchange.status_code in (204, 205)):
+            reason = "a download" if is_download else f"the server answered {exchange.status_code}, without a document"
+            return NotAPage(reason, exchange.content_type, exchange.size_bytes)
+        if is_download:
+            return NotAPage("a download")
+        # Chromium reports whatever its proxy could not do as one error; the door knows which.
+        cause = self.ledger.failure_at(*network.endpoint_of(exchange.url)) if exchange is not None else None
+        if cause is not None:
+            return NavigationError(cause.net_error, blocked=cause.text if cause.kind is FailureKind.blocked else None)
+        return NavigationError(net_error)
+
+    @property
+    def status_code(self) -> int | None:
+        """The HTTP status of the current document; None for one that did not come over HTTP."""
+        exchange = self._exchanges.get(self._document.loader_id)
+        return exchange.status_code if exchange is not None else None
+
+    # Waiting
+
+    async def settle(self) -> None:
+        """After load: fonts ready and images in view decoded, each given up with a warning after its budget."""
+        for script, budget_s, what in (
+            (_FONTS_READY, FONTS_BUDGET_S, "fonts"),
+            (_IMAGES_READY, IMAGES_BUDGET_S, "images in view"),
+        ):
+            with trio.move_on_after(budget_s) as scope:
+                await self._call(script)
+            if scope.cancelled_caught:
+                self.warnings.append(f"{what} not ready after {budget_s:g} s")
+
+    async def wait_for(self, wait: WaitFor) -> None:
+        """Wait until an element is in a state.
+
+        Raises InvalidSelector, and SelectorNotFound after the wait's own `timeout_ms`.
+        """
+        timeout_s = float("inf") if wait.timeout_ms is None else wait.timeout_ms / 1000
+        with trio.move_on_after(timeout_s) as scope:
+            for attempt in range(2**31):
+                found = await self._call(ELEMENT_STATE, wait.selector)
+                if "error" in found:
+                    raise InvalidSelector(f"selector {wait.selector!r}: {found['error']}")
+                if reached(wait.state, found["state"]):
+                    return
+                await trio.sleep(POLL_S[min(attempt // 5, len(POLL_S) - 1)])
+        if scope.cancelled_caught:
+            raise SelectorNotFound(f"selector {wait.selector!r} was not {wait.state} within {wait.timeout_ms} ms")
+
+    # Reading
+
+    async def info(self) -> PageInfo:
+        """URL and title of the current document."""
+        return PageInfo(**await self._call(_PAGE_INFO, MAX_REPORTED_CHARS))
+
+    async def html(self) -> str:
+        """The live document as HTML, doctype included (`DOM.getOuterHTML`).
+
+        Read by the browser, not by the page's scripts, which may have replaced everything. May hold lone surrogates.
+        Raises TooLarge over `MAX_HTML_BYTES`.
+        """
+
+        async def read(world: int) -> str:
+            reply = await self.session.send("Runtime.evaluate", expression="document", contextId=world)
+            got = await self.session.send("DOM.getOuterHTML", objectId=reply["result"]["objectId"])
+            html: str = got["outerHTML"]
+            return html
+
+        html = await self._in_world(read)
+        if len(html) > MAX_HTML_BYTES or len(html.encode(errors="replace")) > MAX_HTML_BYTES:
+            raise TooLarge(f"the document is over the limit of {MAX_HTML_BYTES // 2**20} MiB of HTML")
+        return html
+
+    async def screenshot(
+        self, options: CaptureOptions | None = None, *, max_pixels: int = capture.MAX_PIXELS
+    ) -> capture.Picture:
+        """A picture of the viewport, or of what the options name.
+
+        Raises TooLarge, SelectorNotFound, InvalidSelector.
+        """
+        options = options or CaptureOptions(format="png")
+        viewport = self._viewport
+        if options.clip is not None:
+            area, beyond_viewport = options.clip, True
+        elif options.selector is not None:
+            box = await self._call(ELEMENT_BOX, options.selector)
+            if "error" in box:
+                raise InvalidSelector(f"selector {options.selector!r}: {box['error']}")
+            if "missing" in box:
+                raise SelectorNotFound(f"the element of selector {options.selector!r} is {box['missing']}")
+            area, beyond_viewport = capture.element_area(box, options.selector), True
+        elif options.full_page:
+            size = (await self.session.send("Page.getLayoutMetrics"))["cssContentSize"]
+            area, beyond_viewport = Clip(0, 0, size["width"], size["height"]), True
+        else:
+            area, beyond_viewport = Clip(0, 0, viewport.width, viewport.height), False
+        return await capture.take_picture(
+            self.session,
+            options,
+            area=area,
+            beyond_viewport=beyond_viewport,
+            scale=viewport.device_scale_factor,
+            max_pixels=max_pixels,
+        )
+
+    # The isolated world
+
+    async def _call(self, function: str, *arguments: object) -> Any:
+        """Call a JavaScript function of ours and return its awaited value."""
+
+        async def call(world: int) -> Any:
+            reply = await self.session.send(
+                "Runtime.callFunctionOn",
+                functionDeclaration=function,
+                arguments=[{"value": argument} for argument in arguments],
+                executionContextId=world,
+                awaitPromise=True,
+                returnByValue=True,
+            )
+            if "exceptionDetails" in reply:
+                raise CommandError("Runtime.callFunctionOn", 0, reply["exceptionDetails"].get("text", "script failed"))
+            return reply["result"].get("value")
+
+        return await self._in_world(call)
+
+    async def _in_world(self, use: Callable[[int], Awaitable[T]]) -> T:
+        """What `use` gives in our isolated world; asked again in the next document when a navigation took it away."""
+        while True:
+            loader_id = self._document.loader_id
+            try:
+                if self._world is None or self._world[0] != loader_id:
+                    reply = await self.session.send(
+                        "Page.createIsolatedWorld", frameId=self._frame_id, worldName="cleariflow"
+                    )
+                    self._world = (loader_id, reply["executionContextId"])
+                return await use(self._world[1])
+            except CommandError as error:
+                if not error.message.startswith(_CONTEXT_GONE):
+                    raise
+                self._world = None

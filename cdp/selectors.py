@@ -1,0 +1,88 @@
+"""Selectors: CSS, `xpath=...` and `text=...`, found by scripts that run in an isolated world.
+
+There a page that replaced `querySelector` or `Promise` does no harm.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+# `text=`: the innermost element whose text contains the words, upper and lower case and white space aside; in quotes:
+# whose whole text they are, to the letter. A syntax error is returned, not thrown: it is the client's.
+_FIND = r"""
+const find = selector => {
+  if (selector.startsWith('xpath=')) {
+    const type = XPathResult.FIRST_ORDERED_NODE_TYPE;
+    const node = document.evaluate(selector.slice(6), document, null, type, null).singleNodeValue;
+    return node === null || node.nodeType === Node.ELEMENT_NODE ? node : node.ownerElement ?? node.parentElement;
+  }
+  if (!selector.startsWith('text=')) return document.querySelector(selector);
+  let wanted = selector.slice(5).replace(/\s+/g, ' ').trim();
+  const quoted = /^(["'])(.*)\1$/.exec(wanted);
+  wanted = quoted ? quoted[2] : wanted.toLowerCase();
+  const unread = /^(script|style|noscript|template|head)$/i;
+  const text = root => {
+    if (root instanceof HTMLInputElement) return root.value;
+    const walker = document.createTreeWalker(root, NodeFilter.SHOW_ELEMENT | NodeFilter.SHOW_TEXT, node =>
+      node.nodeType === Node.TEXT_NODE ? NodeFilter.FILTER_ACCEPT
+        : unread.test(node.localName) ? NodeFilter.FILTER_REJECT : NodeFilter.FILTER_SKIP);
+    let all = '';
+    while (walker.nextNode()) all += walker.currentNode.data;
+    return all;
+  };
+  const fits = node => {
+    if (unread.test(node.localName)) return false;
+    const words = text(node).replace(/\s+/g, ' ').trim();
+    return quoted ? words === wanted : words.toLowerCase().includes(wanted);
+  };
+  let found = null, level = document.body ? [document.body] : [];
+  for (let next; (next = level.find(fits)); level = [...next.children]) found = next;
+  return found;
+};
+const visible = node => {
+  const box = node.getBoundingClientRect();
+  return box.width > 0 && box.height > 0 && getComputedStyle(node).visibility === 'visible';
+};
+"""
+
+# -> {state: "detached" | "hidden" | "visible"} or {error}
+ELEMENT_STATE = (
+    "selector => {"
+    + _FIND
+    + """
+  try {
+    const node = find(selector);
+    return {state: node === null ? 'detached' : visible(node) ? 'visible' : 'hidden'};
+  } catch (error) { return {error: error.message}; }
+}"""
+)
+
+# Scrolls the element into view (lazy content starts to load) and gives its box in page coordinates.
+# -> {x, y, width, height} or {missing: "not in the document" | "not visible"} or {error}
+ELEMENT_BOX = (
+    "selector => {"
+    + _FIND
+    + """
+  try {
+    const node = find(selector);
+    if (node === null) return {missing: 'not in the document'};
+    if (!visible(node)) return {missing: 'not visible'};
+    node.scrollIntoView({block: 'center', inline: 'center', behavior: 'instant'});
+    const box = node.getBoundingClientRect();
+    return {x: box.x + window.scrollX, y: box.y + window.scrollY, width: box.width, height: box.height};
+  } catch (error) { return {error: error.message}; }
+}"""
+)
+
+State = Literal["attached", "visible", "hidden", "detached"]
+_REACHED: dict[State, frozenset[str]] = {
+    "attached": frozenset({"visible", "hidden"}),
+    "visible": frozenset({"visible"}),
+    "hidden": frozenset({"hidden", "detached"}),
+    "detached": frozenset({"detached"}),
+}
+
+
+def reached(wanted: State, seen: str) -> bool:
+    """Whether an element seen as `visible`, `hidden` or `detached` is in the state wanted."""
+    return seen in _REACHED[wanted]

@@ -1,0 +1,27 @@
+"""A nursery that lives in an async context manager without changing its body's exception."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import trio
+
+
+@asynccontextmanager
+async def open_tasks() -> AsyncIterator[trio.Nursery]:
+    """A nursery for background tasks, cancelled when the body ends.
+
+    The body's exception leaves as it is: a plain nursery wraps it in an ExceptionGroup, once per level. An exception of
+    a background task cancels the body and leaves as an ExceptionGroup, as always; it stands for a bug.
+    """
+    body_error: BaseException | None = None
+    async with trio.open_nursery() as nursery:
+        try:
+            yield nursery
+        except BaseException as error:
+            # Kept, cancellation included, and raised again one level further out.
+            body_error = error
+        nursery.cancel_scope.cancel()
+    if body_error is not None:
+        raise body_error
