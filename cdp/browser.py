@@ -108,7 +108,14 @@ class Browser:
             open_connection(url, lost=SessionClosed, max_message_bytes=self._max_message_bytes) as session,
             open_tasks() as tasks,
         ):
-            page = Page(session, target_id, door.ledger, self._user_agent, viewport)
+            page = Page(
+                session,
+                target_id,
+                ledger=door.ledger,
+                product=self.product,
+                user_agent=self._user_agent,
+                viewport=viewport,
+            )
             await tasks.start(page.follow)
             await page.enable()
             yield page

@@ -43,13 +43,13 @@ CONNECT_S = 30.0
 STAGGER_S = 0.25
 """Before the next address is tried beside a silent one (RFC 8305 section 8)."""
 HALF_CLOSED_S = 30.0
-"""Longest silence once one side has ended: Chromium's close looks like a half-close, and not every server answers it."""
+"""Longest silence once one side has ended: Chromium's close looks like a half-close, and a server may not answer it."""
 DRAIN_S = 5.0
 """For the browser to take what came before a reset; what is still queued then is lost."""
 ACCEPT_RETRY_S = 0.1
 """Pause when descriptors or memory ran out, as in `trio.serve_listeners`."""
 MAX_CONNECTIONS = 128
-"""Per door: twice the 32 sockets and 32 websockets that Chromium opens through one proxy; those it gave up still dial."""
+"""Per door: twice the 32 sockets and 32 websockets of Chromium through one proxy, as those it gave up still dial."""
 MAX_LOOKUPS = 8
 """Per door. Each holds one of the 40 threads that the whole process shares for as long as its name server is silent."""
 MAX_ADDRESSES = 16
@@ -74,7 +74,7 @@ _NOT_GLOBAL_V4 = [
     )
 ]
 # Global unicast is 2000::/3 and nothing else (IANA IPv6 Address Space): loopback, fc00::/7, link-local, site-local,
-# multicast, 100::/64 and 5f00::/16 lie outside it. NAT64's well-known prefix is as global as what it carries (RFC 6052).
+# multicast, 100::/64 and 5f00::/16 lie outside it. NAT64's known prefix is as global as what it carries (RFC 6052).
 _GLOBAL_V6 = [IPv6Network("2000::/3"), IPv6Network("64:ff9b::/96")]
 _NOT_GLOBAL_V6 = [
     IPv6Network("2001::/23"),  # IETF protocol assignments: Teredo, benchmarking, ORCHID and others
@@ -150,7 +150,7 @@ def _ascii_name(text: str) -> str:
     """The name as the DNS has it: UTS 46 (non-transitional) as far as the standard library goes."""
     text = "".join(c.lower() for c in unicodedata.normalize("NFKC", text) if unicodedata.category(c) != "Cf")
     text = re.sub("[\ufe00-\ufe0f\u034f]", "", unicodedata.normalize("NFKC", text)).replace("\u3002", ".")
-    labels = text.removesuffix(".").split(".")
+    labels = text.rstrip(".").split(".")
     for index, label in enumerate(labels):
         if not label.isascii() and len(label) <= 63:  # a longer one is no label, and punycode takes quadratic time
             labels[index] = "xn--" + label.encode("punycode").decode()
@@ -204,7 +204,7 @@ class AddressPolicy:
     suffixes: tuple[str, ...] = ()
     """`.example.org` for an allowed `*.example.org`: its subdomains, not itself."""
     own_ports: set[int] = attrs.field(factory=set)
-    """Ports of our own listeners; whoever opens one adds it, and removes it on close. Nothing allows them on this host."""
+    """Ports of our own listeners; whoever opens one adds it and removes it on close. Nothing allows them here."""
 
     @classmethod
     def parse(cls, specs: Iterable[str]) -> AddressPolicy:
@@ -421,8 +421,9 @@ async def _dial(addresses: list[Address], port: int) -> trio.SocketStream:
 async def _drained(stream: trio.SocketStream) -> None:
     """Return when the peer's kernel has all that was sent, after `DRAIN_S` at the latest."""
     with suppress(OSError), trio.move_on_after(DRAIN_S):
-        while any(fcntl.ioctl(stream.socket.fileno(), termios.TIOCOUTQ, bytes(4))):  # SIOCOUTQ in tcp(7)
-            await trio.sleep(0.005)  # nothing wakes a task when the queue gets empty
+        # SIOCOUTQ in tcp(7); polled, as nothing wakes a task when the queue gets empty.
+        while any(fcntl.ioctl(stream.socket.fileno(), termios.TIOCOUTQ, bytes(4))):  # noqa: ASYNC110
+            await trio.sleep(0.005)
 
 
 async def _tunnel(client: trio.SocketStream, upstream: trio.SocketStream, ledger: Ledger) -> BaseException | None:
@@ -589,7 +590,7 @@ def _reply(code: int) -> bytes:
 
 
 async def _read_exactly(client: trio.SocketStream, count: int) -> bytes:
-    """So many bytes and no more: what follows the request stays in the socket. Raises BrokenResourceError at the end."""
+    """So many bytes and no more, as what follows is the tunnel's. Raises BrokenResourceError at the client's end."""
     data = b""
     while len(data) < count:
         part = await client.receive_some(count - len(data))

@@ -25,7 +25,7 @@ T = TypeVar("T")
 # UTF-8 bytes of one document.
 MAX_HTML_BYTES = 64 * 2**20
 # Text of the page's own that is reported about it; a page may make its title or URL as long as it likes.
-MAX_REPORTED_CHARS = 2**16
+MAX_REPORTED_CHARS = 2**13
 # What `auto` gives each of its waits before it goes on with a warning.
 FONTS_BUDGET_S = 3.0
 IMAGES_BUDGET_S = 3.0
@@ -97,16 +97,21 @@ class Page:
     """
 
     def __init__(
-        self, session: Connection, target_id: str, ledger: Ledger, user_agent: str, viewport: Viewport
+        self, session: Connection, target_id: str, *, ledger: Ledger, product: str, user_agent: str, viewport: Viewport
     ) -> None:
         self.session = session
         self.ledger = ledger
+        # The browser's name and version.
+        self.product = product
         self.warnings: list[str] = []
         # A page target's main frame has the target's id.
         self._frame_id = target_id
         self._user_agent = user_agent
         self._viewport = viewport
         self._document = Document()
+        # Of the empty page it was opened with; `set_content` without a base writes into that one.
+        self._blank_loader_id = ""
+        self._written = False
         self._exchanges: dict[str, Exchange] = {}
         self._events: Subscription | None = None
         self._changed = trio.Event()
@@ -216,6 +221,7 @@ class Page:
         )
         # The empty page's own load is over, so that the next one seen is the client's.
         await self._until(lambda: "load" in self._document.lifecycle)
+        self._blank_loader_id = self._document.loader_id
 
     def _emulation(self, viewport: Viewport, user_agent: str) -> list[tuple[str, dict[str, Any]]]:
         metrics = {
@@ -289,6 +295,7 @@ class Page:
             return
         # The same loader writes the document anew; its life begins again with `init`.
         self._document.lifecycle.clear()
+        self._written = True
         await self.session.send("Page.setDocumentContent", frameId=self._frame_id, html=html)
         await self._until(lambda: _LIFECYCLE[wait_until] in self._document.lifecycle)
 
@@ -305,6 +312,12 @@ class Page:
         if cause is not None:
             return NavigationError(cause.net_error, blocked=cause.text if cause.kind is FailureKind.blocked else None)
         return NavigationError(net_error)
+
+    @property
+    def has_document(self) -> bool:
+        """Whether a document of the client's has begun, so that there is something to capture."""
+        begun = self._written or self._document.loader_id != self._blank_loader_id
+        return begun and self._document.unreachable_url is None
 
     @property
     def status_code(self) -> int | None:

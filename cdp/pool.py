@@ -9,7 +9,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 import trio
 
 from .browser import Browser
-from .errors import LaunchError
+from .errors import ConnectionClosed, LaunchError
 from .page import Page
 from .tasks import open_tasks
 
@@ -39,7 +39,11 @@ class Pool:
     async def ready(self) -> None:
         """Wait until a browser runs."""
         while self.browser is None:
-            await self._changed.wait()
+            await self.changed()
+
+    async def changed(self) -> None:
+        """Wait until a browser has started, or failed to."""
+        await self._changed.wait()
 
     @asynccontextmanager
     async def open_page(self) -> AsyncIterator[Page]:
@@ -65,7 +69,7 @@ class Pool:
                     finally:
                         self._browsers.remove(browser)
                     logger.warning("browser %d is given up: %s", browser.process.pid, browser.condemned or "it ended")
-            except LaunchError as error:
+            except (LaunchError, ConnectionClosed) as error:
                 self.fault = str(error)
                 self._notify()
                 logger.error("browser not started: %s", error)

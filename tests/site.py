@@ -78,6 +78,8 @@ BOX_COLOUR = (0, 96, 160)
 ROT_RECT = Rect(500, 100, 120, 60)
 """#rot of /box before it is turned by ROT_DEGREES about its centre."""
 ROT_DEGREES = 30
+ROT_BOUNDS = Rect(493.04, 74.02, 133.92, 111.96)
+"""What getBoundingClientRect gives for #rot, to two decimals."""
 ROT_COLOUR = (200, 80, 0)
 FAR_RECT = Rect(3000, 5000, 160, 90)
 """#far of /box: outside a 1280x800 viewport in both directions."""
@@ -93,11 +95,9 @@ SLOW_IMAGE_COLOUR = (0, 160, 80)
 """/images: its picture covers 200x100 px from 0,0 on."""
 SLOW_IMAGE_SIZE = (200, 100)
 
-FONT_BARS = (Rect(0, 0, 0, 40), Rect(0, 60, 0, 40))
-"""/fonts: the rows of its two black bars (their widths, 0 here, are the font's).
-
-With the web font, which is monospaced, they are equally wide, with the fallback they are not.
-"""
+FONT_BARS = (Rect(0, 0, 180, 40), Rect(0, 60, 180, 40))
+"""/fonts: its two black bars once the web font, which is monospaced, is there; with the fallback the first one is less
+than half as wide as the second."""
 
 ENCODED_TEXTS = {
     "/sjis": "日本語のページ、表示テスト。ソ能表",
@@ -765,12 +765,12 @@ fixed(
         '{ document.title = confirm("sure?") + " " + prompt("name?", "nobody") }</script>'
     ),
 )
-# Objects to being left, with a dialog.
+# Objects to being left. Chromium asks the user only where there was a gesture, such as a click.
 fixed(
     "/unload-dialog",
     page(
         '<p id="text">stay</p><script>addEventListener("beforeunload", event => '
-        '{ event.preventDefault(); event.returnValue = "stay" }); onunload = () => { for (;;); }</script>'
+        '{ event.preventDefault(); event.returnValue = "stay" })</script>'
     ),
 )
 # Lies about its own content through everything that a naive client would ask.
@@ -797,9 +797,10 @@ lie(Document.prototype, "fonts", {ready: {then() {}}});
 window.JSON = {stringify: () => '"a lie"', parse: fail};
 Array.prototype.toJSON = Object.prototype.toJSON = String.prototype.toJSON = () => "a lie";
 for (const name of ["then", "value", "result", "type", "width", "height"])
-    Object.defineProperty(Object.prototype, name, {get: () => undefined, set: fail, configurable: true});
+    Object.defineProperty(Object.prototype, name, {__proto__: null, get: () => undefined, set: fail});
 Array.from = Array.prototype.map = Array.prototype.push = Function.prototype.call = Function.prototype.apply = fail;
 window.Promise = window.Map = window.Set = window.MutationObserver = undefined;
+window.tampered = "to the end";
 </script>""",
         title="Tampering",
     ),

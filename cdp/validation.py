@@ -1,0 +1,258 @@
+"""From JSON and from texts to frozen values, and a fault for everything that does not fit.
+
+One converter serves request bodies, settings, query parameters and the command line. cattrs coerces by default (12 from
+"12", true from "maybe"): these hooks do not. It knows the types of `options`, and learns others from who uses it.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import math
+import types
+from collections.abc import Callable, Iterable, Mapping
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
+
+import attrs
+import cattrs
+import cattrs.gen
+from cattrs.errors import AttributeValidationNote, ForbiddenExtraKeysError, IterableValidationNote
+
+from .network import check_header, parse_cookies
+from .options import Cookie, Length, Range, WaitFor
+
+T = TypeVar("T")
+
+# How many faults of one value are told, and how much of a client's own text a message repeats.
+MAX_FAULTS = 50
+MAX_ECHO = 100
+
+
+@attrs.frozen
+class Fault:
+    """One thing wrong with a value: its dotted name and a sentence about it."""
+
+    field: str
+    message: str
+
+
+class ValidationError(Exception):
+    """A value that cannot be accepted; every fault is named, up to `MAX_FAULTS`."""
+
+    def __init__(self, faults: list[Fault], code: str = "invalid_request") -> None:
+        super().__init__(
+            "; ".join(f"{fault.field}: {fault.message}" if fault.field else fault.message for fault in faults)
+        )
+        self.faults = faults[:MAX_FAULTS]
+        self.code = code
+
+
+def kind_of(value: object) -> str:
+    """The JSON name of a value's type, with its article."""
+    names = {type(None): "null", bool: "a boolean", int: "a number", float: "a number", str: "a text", list: "a list"}
+    return names.get(type(value), "an object")
+
+
+def strict(value: object, wanted: str, accepted: tuple[type, ...]) -> Any:
+    """The value, of exactly one of the types; raises ValueError saying what is wanted."""
+    if type(value) not in accepted:
+        raise ValueError(f"must be {wanted}, not {kind_of(value)}")
+    return value
+
+
+def _text(value: object, _: Any) -> str:
+    text: str = strict(value, "a text", (str,))
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise ValueError("has half of a surrogate pair, which is no character") from None
+    if "\0" in text:
+        raise ValueError("has a NUL character")
+    return text
+
+
+def _number(value: object, _: Any) -> float:
+    number = float(strict(value, "a number", (int, float)))
+    if not math.isfinite(number):
+        raise ValueError("must be a finite number")
+    return number
+
+
+def _choice(value: object, kind: Any) -> Any:
+    choices = get_args(kind)
+    if not any(type(value) is type(choice) and value == choice for choice in choices):
+        raise ValueError(
+            "must be " + " or ".join(map(str, choices)) if len(choices) < 3 else f"must be one of {', '.join(choices)}"
+        )
+    return value
+
+
+def _limited(kind: Any) -> Callable[[object, Any], Any]:
+    """A hook for `Annotated[T, Range(...), Length(...)]`."""
+    base, *extras = get_args(kind)
+    hook = converter.get_structure_hook(base)
+    limits = [extra for extra in extras if isinstance(extra, Range | Length)]
+
+    def structure(value: object, _: Any) -> Any:
+        result = hook(value, base)
+        for limit in limits:
+            limit.check(result)
+        return result
+
+    return structure
+
+
+def _object(cls: type) -> Callable[[object, Any], Any]:
+    fields: Callable[[Any, Any], Any] = cattrs.gen.make_dict_structure_fn(
+        cls, converter, _cattrs_forbid_extra_keys=True
+    )
+
+    def structure(value: object, _: Any) -> Any:
+        return fields(strict(value, "an object", (dict,)), cls)
+
+    return structure
+
+
+def _waits(value: object, _: Any) -> tuple[WaitFor, ...]:
+    """A selector, an object, or a list of both."""
+    items = value if isinstance(value, list) else [value]
+    full = [{"selector": item} if isinstance(item, str) else item for item in items]
+    return tuple(converter.structure(full, list[WaitFor]))
+
+
+def _cookies(value: object, _: Any) -> tuple[Cookie, ...]:
+    """A list of objects, or a `"a=b; c=d"` text."""
+    items = parse_cookies(_text(value, str)) if isinstance(value, str) else strict(value, "a list or a text", (list,))
+    return tuple(converter.structure(items, list[Cookie]))
+
+
+def _headers(value: object, _: Any) -> dict[str, str]:
+    headers: dict[str, str] = {}
+    faults: list[Fault] = []
+    for name, content in strict(value, "an object", (dict,)).items():
+        try:
+            check_header(name, _text(content, str))
+            headers[name] = content
+        except ValueError as error:
+            faults.append(Fault(name[:MAX_ECHO], str(error)))
+    if faults:
+        raise ValidationError(faults)
+    return headers
+
+
+def _texts(value: object, _: Any) -> tuple[str, ...]:
+    return tuple(converter.structure(strict(value, "a list", (list,)), list[str]))
+
+
+converter = cattrs.Converter(forbid_extra_keys=True)
+converter.register_structure_hook(str, _text)
+converter.register_structure_hook(int, lambda value, _: strict(value, "an integer", (int,)))
+converter.register_structure_hook(float, _number)
+converter.register_structure_hook(bool, lambda value, _: strict(value, "true or false", (bool,)))
+converter.register_structure_hook_func(lambda kind: get_origin(kind) is Literal, _choice)
+converter.register_structure_hook_factory(lambda kind: get_origin(kind) is Annotated, _limited)
+converter.register_structure_hook_factory(attrs.has, _object)
+converter.register_structure_hook_func(lambda kind: kind == tuple[WaitFor, ...], _waits)
+converter.register_structure_hook_func(lambda kind: kind == tuple[Cookie, ...], _cookies)
+converter.register_structure_hook_func(lambda kind: kind == tuple[str, ...], _texts)
+converter.register_structure_hook_func(lambda kind: kind == Mapping[str, str], _headers)
+
+
+def structure(value: object, cls: type[T]) -> T:
+    """The value of a class that JSON stands for; raises ValidationError with all faults."""
+    try:
+        return converter.structure(value, cls)
+    except (cattrs.BaseValidationError, ValueError) as error:
+        raise ValidationError(faults_of(error)) from None
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """`; did you mean X?` for a name that is close to a known one, else nothing."""
+    close = difflib.get_close_matches(name, known, n=1)
+    return f"; did you mean {close[0]}?" if close else ""
+
+
+def faults_of(error: BaseException, path: str = "") -> list[Fault]:
+    """The faults in what cattrs raised, with dotted names; order as in the class."""
+    if isinstance(error, cattrs.BaseValidationError):
+        faults = []
+        for inner in error.exceptions:
+            faults += faults_of(inner, path + _step(inner, path))
+        return faults
+    if isinstance(error, ValidationError):
+        return [Fault(f"{path}.{fault.field}" if path else fault.field, fault.message) for fault in error.faults]
+    if isinstance(error, ForbiddenExtraKeysError):
+        known = [field.name for field in attrs.fields(error.cl)]
+        names = sorted(error.extra_fields)
+        prefix = f"{path}." if path else ""
+        return [Fault(prefix + name[:MAX_ECHO], f"unknown field{nearest(name, known)}") for name in names]
+    if isinstance(error, KeyError):
+        return [Fault(path, "is required")]
+    return [Fault(path, str(error))]
+
+
+def _step(error: BaseException, path: str) -> str:
+    for note in getattr(error, "__notes__", ()):
+        if isinstance(note, IterableValidationNote):
+            return f"[{note.index}]"
+        if isinstance(note, AttributeValidationNote):
+            return f".{note.name}" if path else note.name
+    return ""
+
+
+def _is_union(kind: Any) -> bool:
+    return get_origin(kind) in (Union, types.UnionType)
+
+
+def bare_type(kind: Any) -> Any:
+    """A field's type without `None` and without its limits."""
+    if _is_union(kind):
+        (kind,) = [part for part in get_args(kind) if part is not type(None)]
+    return get_args(kind)[0] if get_origin(kind) is Annotated else kind
+
+
+def fields_of(cls: type) -> dict[str, Any]:
+    """The fields of an attrs class and their resolved types, `Annotated` kept."""
+    attrs.resolve_types(cls)
+    return {field.name: field.type for field in attrs.fields(cls)}
+
+
+def help_of(kind: Any) -> str:
+    """The text that a field's type carries."""
+    if _is_union(kind):
+        kind = get_args(kind)[0]
+    return next((extra for extra in get_args(kind) if isinstance(extra, str)), "")
+
+
+def value_of(text: str, kind: Any) -> Any:
+    """What a text from a query or a command line means for a field; the text itself when it means nothing."""
+    kind = bare_type(kind)
+    try:
+        if kind is bool:
+            return {"true": True, "1": True, "false": False, "0": False}.get(text.lower(), text)
+        if kind is int:
+            return int(text)
+        if kind is float:
+            return float(text)
+        if kind is not str and text[:1] in ("{", "["):
+            return json.loads(text)
+    except (ValueError, RecursionError):
+        pass
+    return text
+
+
+def nested(pairs: Iterable[tuple[str, str]], cls: type) -> dict[str, Any]:
+    """The object that dotted names and texts stand for: `viewport.width=800` is `{"viewport": {"width": 800}}`."""
+    result: dict[str, Any] = {}
+    for name, text in pairs:
+        *parents, leaf = name.split(".", 3)
+        known: dict[str, Any] = fields_of(cls)
+        place = result
+        for parent in parents:
+            inner = bare_type(known.get(parent, str))
+            known = fields_of(inner) if attrs.has(inner) else {}
+            place = place.setdefault(parent, {}) if isinstance(place, dict) else {}
+        if not isinstance(place, dict) or leaf in place:
+            raise ValidationError([Fault(name[:MAX_ECHO], "is given twice")])
+        place[leaf] = value_of(text, known.get(leaf, str))
+    return result
