@@ -81,7 +81,8 @@ clean:
 	@rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage .coverage.*
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# A browser is a must; without a font only pictures of its letters differ.
+# A browser is a must; without a font only pictures of its letters differ. chromium-sandbox is 0.1 MB and the sandbox of
+# users on systems that keep user namespaces from them.
 system:
 	@$(APT)
 	browser=
@@ -93,7 +94,8 @@ system:
 		if ! compgen -G "/usr/share/fonts/$${pair#*=}" >/dev/null; then fonts+=("$${pair%%=*}"); fi
 	done
 	if [ -z "$$browser" ]; then
-		apt_install chromium-headless-shell "$${fonts[@]}" || apt_install chromium "$${fonts[@]}"
+		apt_install chromium-headless-shell chromium-sandbox "$${fonts[@]}" ||
+			apt_install chromium chromium-sandbox "$${fonts[@]}"
 	elif [ $${#fonts[@]} != 0 ]; then
 		apt_install "$${fonts[@]}" || echo "warning: going on without them: some letters will be shown as boxes" >&2
 	fi

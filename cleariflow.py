@@ -1344,6 +1344,8 @@ class Service:
             if job.state is State.QUEUED:
                 raise ServiceError("deadline", f"no worker was free within {timeout_s:g} s: submit a job instead")
             await self.wait(job)
+            if not job.ended or (self.draining and job.error_code == "cancelled"):
+                raise ServiceError("draining", "the service is stopping", retry_after_s=10)
         finally:
             self.cancel(job)
         return job
@@ -1401,7 +1403,7 @@ class Service:
         return job
 
     def _wake(self, job: Job) -> None:
-        if event := self._waited.pop(job.id, None):
+        if (event := self._waited.pop(job.id, None)) is not None:
             event.set()
 
     def position(self, job: Job) -> int:
@@ -1437,7 +1439,7 @@ class Service:
             self._schedule.remove(job)
         fail(job, JobFailed("cancelled", "the job was cancelled"))
         self._put(job)
-        if scope := self._running.get(job.id):
+        if (scope := self._running.get(job.id)) is not None:
             scope.cancel()
         self._wake(job)
         logger.info("cancelled", extra={"job_id": job.id})
@@ -1797,12 +1799,14 @@ class Api:
         """The artifact itself, with ETag and ranges."""
         path = self.service.artifact(job)
         assert job.content_type is not None
-        response = await send_file(path, mimetype=job.content_type, conditional=True)
+        with artifact_present():
+            response = await send_file(path, mimetype=job.content_type, conditional=True)
         if isinstance(response.response, FileBody):
             # quart's 8 KiB a thread hop make 28 MiB/s.
             response.response.buffer_size = 2**18
         response.headers["Content-Type"] = job.content_type
         response.headers["Cache-Control"] = "private, no-cache"
+        response.expires = None
         response.headers["Content-Security-Policy"] = "sandbox"
         return response
 
@@ -1850,8 +1854,6 @@ class Api:
         job = await self.service.capture(name, given)
         if job.state is State.FAILED:
             assert job.error_code is not None
-            if self.service.draining and job.error_code == "cancelled":
-                raise ServiceError("draining", "the service is stopping", retry_after_s=10)
             body = error_body(job.error_code, job.error or "")
             body["error"] |= {"retryable": job.retryable, "job_id": job.id}
             return json_response(body, SYNC_FAILURE_STATUS.get(job.error_code, 424))
@@ -1897,10 +1899,16 @@ ROUTES: tuple[tuple[str, str, Callable[..., Awaitable[Response]]], ...] = (
 
 async def result_response(make: Callable[[], Mapping[str, Any]]) -> Response:
     """A JSON answer around an artifact, read and encoded in a thread."""
-    try:
+    with artifact_present():
         return await trio.to_thread.run_sync(lambda: json_response(make()))
+
+
+@contextlib.contextmanager
+def artifact_present() -> Iterator[None]:
+    """An artifact may expire between the look at its job and its reading: that is `expired` too."""
+    try:
+        yield
     except FileNotFoundError:
-        # Expired between the look at the job and the reading.
         raise ServiceError("expired", "the result is gone: --result-ttl is over") from None
 
 

@@ -10,7 +10,7 @@ the caller's cancel scopes.
 """
 
 from . import errors, options
-from .browser import Browser, open_browser
+from .browser import Browser, connect_browser, open_browser
 from .capture import Picture
 from .egress import AddressPolicy
 from .page import Page
@@ -22,6 +22,7 @@ __all__ = [
     "Page",
     "Picture",
     "Pool",
+    "connect_browser",
     "errors",
     "open_browser",
     "open_pool",

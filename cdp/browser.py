@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import trio
 
 from .connection import MAX_MESSAGE_BYTES, Connection, open_connection
 from .egress import AddressPolicy, Door, open_door
-from .errors import CDPError, ConnectionClosed, LaunchError, SessionClosed
+from .errors import CDPError, ConnectionClosed, LaunchError, SessionClosed, TargetCrashed
 from .launcher import BrowserProcess, find_browser, launch
 from .options import Viewport
 from .page import Page
@@ -33,18 +34,20 @@ class Browser:
 
     def __init__(
         self,
-        process: BrowserProcess,
         connection: Connection,
+        endpoint: str,
         policy: AddressPolicy,
         version: dict[str, str],
         max_message_bytes: int,
     ) -> None:
-        self.process = process
+        # Of the main process, where it was launched by us.
+        self.pid: int | None = None
         self.product = version["product"]
         self.pages_open = 0
         self.condemned: str | None = None
         self.ended = connection.ended
         self._connection = connection
+        self._pages_url = endpoint.partition("/devtools/")[0] + "/devtools/page/"
         self._policy = policy
         self._max_message_bytes = max_message_bytes
         # Many sites refuse what calls itself headless.
@@ -67,6 +70,7 @@ class Browser:
         async with open_door(self._policy) as door:
             self.pages_open += 1
             context_id = ""
+            page_fault: SessionClosed | TargetCrashed | None = None
             try:
                 # Shielded: a context whose id never reached us could not be disposed of.
                 with trio.CancelScope(deadline=trio.current_time() + CONTEXT_TIMEOUT_S, shield=True):
@@ -77,10 +81,14 @@ class Browser:
                 target_id = await self._create_target(context_id)
                 async with self._attach(target_id, door, viewport) as page:
                     yield page
+            except (SessionClosed, TargetCrashed) as error:
+                page_fault = error
+                raise
             finally:
                 self.pages_open -= 1
-                if context_id:
-                    await self._dispose(context_id)
+                if context_id and not await self._dispose(context_id) and page_fault is not None:
+                    # A dying browser closes the sockets of its pages first.
+                    raise ConnectionClosed("the browser ended") from page_fault
 
     async def _create_context(self, door: Door) -> str:
         reply = await self._connection.send(
@@ -103,7 +111,7 @@ class Browser:
 
     @asynccontextmanager
     async def _attach(self, target_id: str, door: Door, viewport: Viewport) -> AsyncIterator[Page]:
-        url = f"ws://127.0.0.1:{self.process.port}/devtools/page/{target_id}"
+        url = self._pages_url + target_id
         async with (
             open_connection(url, lost=SessionClosed, max_message_bytes=self._max_message_bytes) as session,
             open_tasks() as tasks,
@@ -120,16 +128,18 @@ class Browser:
             await page.enable()
             yield page
 
-    async def _dispose(self, context_id: str) -> None:
+    async def _dispose(self, context_id: str) -> bool:
+        """Close a context; False when the browser is gone or condemned."""
         with trio.CancelScope(deadline=trio.current_time() + DISPOSE_TIMEOUT_S, shield=True) as scope:
             try:
                 await self._connection.send("Target.disposeBrowserContext", browserContextId=context_id)
             except ConnectionClosed:
-                return
+                return False
             except CDPError as error:
                 self._condemn(f"it refused to close a context: {error}")
         if scope.cancelled_caught:
             self._condemn(f"it closed no context within {DISPOSE_TIMEOUT_S:g} s")
+        return self.condemned is None
 
 
 @asynccontextmanager
@@ -147,24 +157,40 @@ async def open_browser(
     pages may reach, by default the public internet only. Raises LaunchError. Resource handling: when the body ends the
     browser's whole process group is gone, and its profile folder too.
     """
-    policy = policy or AddressPolicy.parse(())
     path = find_browser(str(executable) if executable is not None else None)
-    async with launch(path, switches, profile_root=profile_root) as process:
-        policy.own_ports.add(process.port)
-        try:
-            async with open_connection(process.endpoint, lost=ConnectionClosed) as connection, open_tasks() as tasks:
-                try:
-                    with trio.fail_after(CONTEXT_TIMEOUT_S):
-                        version = await connection.send("Browser.getVersion")
-                except (ConnectionClosed, trio.TooSlowError) as error:
-                    raise LaunchError(f"{path} started but does not answer") from error
-                browser = Browser(process, connection, policy, version, max_message_bytes)
-                tasks.start_soon(_end_with_process, process, browser)
-                yield browser
-        finally:
-            policy.own_ports.discard(process.port)
+    async with (
+        launch(path, switches, profile_root=profile_root) as process,
+        connect_browser(process.endpoint, policy=policy, max_message_bytes=max_message_bytes) as browser,
+        open_tasks() as tasks,
+    ):
+        browser.pid = process.pid
+        tasks.start_soon(_end_with_process, process, browser)
+        yield browser
 
 
 async def _end_with_process(process: BrowserProcess, browser: Browser) -> None:
     await process.exited.wait()
     browser.ended.set()
+
+
+@asynccontextmanager
+async def connect_browser(
+    endpoint: str, *, policy: AddressPolicy | None = None, max_message_bytes: int = MAX_MESSAGE_BYTES
+) -> AsyncIterator[Browser]:
+    """Connect to a browser that runs already, at the websocket URL of its browser-wide session.
+
+    Raises LaunchError when it does not answer. The browser stays; the contexts opened by this connection go with it.
+    """
+    policy = policy or AddressPolicy.parse(())
+    port = urlsplit(endpoint).port or 0
+    policy.own_ports.add(port)
+    try:
+        async with open_connection(endpoint, lost=ConnectionClosed) as connection:
+            try:
+                with trio.fail_after(CONTEXT_TIMEOUT_S):
+                    version = await connection.send("Browser.getVersion")
+            except (ConnectionClosed, trio.TooSlowError) as error:
+                raise LaunchError("the browser started but does not answer") from error
+            yield Browser(connection, endpoint, policy, version, max_message_bytes)
+    finally:
+        policy.own_ports.discard(port)

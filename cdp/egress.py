@@ -393,7 +393,7 @@ async def _dial(addresses: list[Address], port: int) -> trio.SocketStream:
             errors.append(error)
             failed.set()
         else:
-            stream = stream or trio.SocketStream(sock)
+            stream = trio.SocketStream(sock)
             nursery.cancel_scope.cancel()
 
     try:
@@ -403,7 +403,7 @@ async def _dial(addresses: list[Address], port: int) -> trio.SocketStream:
                 nursery.start_soon(attempt, address, failed)
                 with trio.move_on_after(STAGGER_S):
                     await failed.wait()
-    except BaseException:
+    except BaseException:  # cancelled from outside, perhaps just when one answered
         stream = None
         raise
     finally:

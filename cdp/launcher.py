@@ -118,11 +118,6 @@ class BrowserProcess:
     stderr: deque[bytes]
     exited: trio.Event
 
-    @property
-    def port(self) -> int:
-        """The debugging port on 127.0.0.1."""
-        return int(self.endpoint.split("/")[2].rpartition(":")[2])
-
 
 @asynccontextmanager
 async def launch(
@@ -247,8 +242,8 @@ async def _end_group(process: subprocess.Popen[bytes]) -> None:
             os.killpg(process.pid, signal.SIGKILL)
         except ProcessLookupError:
             break
-        process.poll()
-        if not _runs(process.pid):
+        # The leader looks like a zombie while its other threads still die: only the reaping tells.
+        if process.poll() is not None and not _runs(process.pid):
             break
         await trio.sleep(0.002)
     process.poll()
@@ -256,8 +251,10 @@ async def _end_group(process: subprocess.Popen[bytes]) -> None:
 
 def _runs(group: int) -> bool:
     """Whether a process of the group is alive. Helpers that only wait for PID 1 to reap them are not."""
-    for entry in os.scandir("/proc"):
-        if entry.name.isdigit():
+    with os.scandir("/proc") as entries:
+        for entry in entries:
+            if not entry.name.isdigit():
+                continue
             try:
                 # The name in field 2 may hold anything, `)` included; state and process group follow the last one.
                 state, _parent, its_group = Path(entry.path, "stat").read_text().rpartition(")")[2].split()[:3]

@@ -26,7 +26,9 @@ class Range:
         high = self.maximum is not None and value > self.maximum
         under = self.above is not None and value <= self.above
         if low or high or under:
-            raise ValueError(f"must be {self}, not {value:.10g}")
+            # A JSON integer may be too large for a float.
+            shown = f", not {value:.10g}" if abs(value) < 1e15 else ""
+            raise ValueError(f"must be {self}{shown}")
 
     def __str__(self) -> str:
         parts = [

@@ -61,6 +61,11 @@ _IMAGES_READY = """() => Promise.allSettled([...document.images].filter(image =>
 }).map(image => image.decode())).then(() => true)"""
 
 
+def _printable(text: str) -> str:
+    """The page's text without halves of surrogate pairs, which no encoding takes."""
+    return text.encode(errors="replace").decode()
+
+
 @attrs.define
 class Document:
     """A document of the main frame and what its server answered."""
@@ -155,7 +160,7 @@ class Page:
             # `beforeunload` must not keep the page; a confirm or prompt is dismissed as by an absent user.
             accept = params["type"] in ("alert", "beforeunload")
             if len(self.warnings) < 20:
-                self.warnings.append(f"{params['type']} dialog answered: {params['message'][:200]}")
+                self.warnings.append(f"{params['type']} dialog answered: {_printable(params['message'][:200])}")
             await self.session.post("Page.handleJavaScriptDialog", accept=accept)
         elif method == "Fetch.requestPaused":
             await self._resume(params)
@@ -359,7 +364,8 @@ class Page:
 
     async def info(self) -> PageInfo:
         """URL and title of the current document."""
-        return PageInfo(**await self._call(_PAGE_INFO, MAX_REPORTED_CHARS))
+        said = await self._call(_PAGE_INFO, MAX_REPORTED_CHARS)
+        return PageInfo(_printable(said["url"]), _printable(said["title"]))
 
     async def html(self) -> str:
         """The live document as HTML, doctype included (`DOM.getOuterHTML`).

@@ -63,12 +63,12 @@ class Pool:
                     self.launches += 1
                     self._browsers.append(browser)
                     self._notify()
-                    logger.info("browser started: %s, pid %d", browser.product, browser.process.pid)
+                    logger.info("browser started: %s, pid %d", browser.product, browser.pid)
                     try:
                         await browser.ended.wait()
                     finally:
                         self._browsers.remove(browser)
-                    logger.warning("browser %d is given up: %s", browser.process.pid, browser.condemned or "it ended")
+                    logger.warning("browser %d is given up: %s", browser.pid, browser.condemned or "it ended")
             except (LaunchError, ConnectionClosed) as error:
                 self.fault = str(error)
                 self._notify()

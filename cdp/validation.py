@@ -72,7 +72,10 @@ def _text(value: object, _: Any) -> str:
 
 
 def _number(value: object, _: Any) -> float:
-    number = float(strict(value, "a number", (int, float)))
+    try:
+        number = float(strict(value, "a number", (int, float)))
+    except OverflowError:
+        number = math.inf
     if not math.isfinite(number):
         raise ValueError("must be a finite number")
     return number
@@ -144,13 +147,17 @@ def _texts(value: object, _: Any) -> tuple[str, ...]:
     return tuple(converter.structure(strict(value, "a list", (list,)), list[str]))
 
 
+def _origin(kind: Any) -> Any:
+    return get_origin(kind)
+
+
 converter = cattrs.Converter(forbid_extra_keys=True)
 converter.register_structure_hook(str, _text)
 converter.register_structure_hook(int, lambda value, _: strict(value, "an integer", (int,)))
 converter.register_structure_hook(float, _number)
 converter.register_structure_hook(bool, lambda value, _: strict(value, "true or false", (bool,)))
-converter.register_structure_hook_func(lambda kind: get_origin(kind) is Literal, _choice)
-converter.register_structure_hook_factory(lambda kind: get_origin(kind) is Annotated, _limited)
+converter.register_structure_hook_func(lambda kind: _origin(kind) is Literal, _choice)
+converter.register_structure_hook_factory(lambda kind: _origin(kind) is Annotated, _limited)
 converter.register_structure_hook_factory(attrs.has, _object)
 converter.register_structure_hook_func(lambda kind: kind == tuple[WaitFor, ...], _waits)
 converter.register_structure_hook_func(lambda kind: kind == tuple[Cookie, ...], _cookies)
@@ -201,7 +208,8 @@ def _step(error: BaseException, path: str) -> str:
 
 
 def _is_union(kind: Any) -> bool:
-    return get_origin(kind) in (Union, types.UnionType)
+    # `X | None` is the second, or the first where X is `Annotated`.
+    return _origin(kind) in (Union, types.UnionType)
 
 
 def bare_type(kind: Any) -> Any:
