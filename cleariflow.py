@@ -51,7 +51,7 @@ import types
 import uuid
 import zlib
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, MutableMapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, MutableMapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -61,10 +61,10 @@ import attrs
 import hypercorn
 import hypercorn.trio
 import trio
+from hypercorn.typing import ASGIFramework
 from quart import Response, request, send_file
 from quart.wrappers.response import FileBody
 from quart_trio import QuartTrio
-from tinydb.queries import QueryLike
 from tinydb.storages import Storage
 from tinydb.table import Document, Table
 from werkzeug.exceptions import HTTPException
@@ -506,8 +506,8 @@ def transition(job: Job, step: Step, **changes: Any) -> None:
             job.queue_ms = milliseconds_between(job.created_at, job.started_at)
     elif job.ended:
         job.finished_at = now_text()
-        for name in SECRET_FIELDS:
-            job.request.pop(name, None)
+        # Anew: what is in the store is never changed.
+        job.request = {name: value for name, value in job.request.items() if name not in SECRET_FIELDS}
 
 
 def fail(job: Job, failure: JobFailed) -> None:
@@ -615,11 +615,16 @@ class Schedule:
 # ---------------------------------------------------------------- journal file
 
 JOURNAL_VERSION = 1
-FOLD_MIN_BYTES = (
-    2**20
-)  # and twice the last snapshot: folding then costs about a third of all bytes written, at any size
-FOLD_SLICE = 64  # documents serialised between two writes of a fold, about 0.4 ms; a write lets go of the GIL
-STORE_RETRY_S = 1.0  # a failed write is tried again by itself after this; a change tries at once
+# The file is folded when it has grown by this, and by twice its live data: a third of all bytes written, at any size.
+FOLD_MIN_BYTES = 2**20
+# Documents serialised between two writes of a fold, about 0.4 ms; a write lets go of the interpreter.
+FOLD_SLICE = 64
+# A failed write is tried again by itself after this; a change tries at once.
+STORE_RETRY_S = 1.0
+
+# Documents by table and id; ids are texts, as TinyDB's storages have them. A document in it is replaced, never changed:
+# a fold reads it in a thread.
+Tables = dict[str, dict[str, Mapping[str, Any]]]
 
 _encode_json = json.JSONEncoder(separators=(",", ":")).encode
 # Quotes inside JSON strings are escaped: inside a whole record this is found at its beginning and next to nowhere else.
@@ -639,15 +644,15 @@ def _journal_line(text: str) -> bytes:
     return b"%08x %s\n" % (zlib.crc32(body), body)
 
 
-def _record(table: str, doc_id: str, document: str) -> bytes:
-    """One change, all in JSON: document null removes it; id null stands for the table: `{}` empties, null drops it."""
-    return _journal_line(f"[{_encode_json(table)},{doc_id},{document}]")
+def _record(table: str, doc_id: str, document: Mapping[str, Any] | None) -> bytes:
+    """The line of one change; None removes the document."""
+    return _journal_line(_encode_json([table, doc_id, document]))
 
 
 _HEADER = _journal_line(_encode_json({"format": "cleariflow-journal", "version": JOURNAL_VERSION}))
 
 
-def _replay(line: bytes, tables: dict[str, dict[int, Any]]) -> bytes:
+def _replay(line: bytes, tables: Tables) -> bytes:
     """Apply the record in `line`, whose last byte is its newline; returns what of the line is damaged.
 
     A damaged newline joins two lines: the second is found by its beginning. Raises `StoreError` on a newer header.
@@ -658,14 +663,10 @@ def _replay(line: bytes, tables: dict[str, dict[int, Any]]) -> bytes:
             continue
         with contextlib.suppress(ValueError, RecursionError):
             match json.loads(body.decode("ascii")):
-                case [str(table), int(doc_id), dict(document)]:
+                case [str(table), str(doc_id), dict(document)]:
                     tables.setdefault(table, {})[doc_id] = document
-                case [str(table), int(doc_id), None]:
+                case [str(table), str(doc_id), None]:
                     tables.setdefault(table, {}).pop(doc_id, None)
-                case [str(table), None, {}]:
-                    tables[table] = {}
-                case [str(table), None, None]:
-                    tables.pop(table, None)
                 case {"format": "cleariflow-journal", "version": int(version)}:
                     if version > JOURNAL_VERSION:
                         raise StoreError(f"journal version {version} is of a newer Cleariflow: start that one")
@@ -684,6 +685,7 @@ def _write_all(fd: int, data: bytes, offset: int) -> int:
 
 
 def sync_folder(folder: Path) -> None:
+    """Make what was renamed or created in a folder survive a loss of power."""
     fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(fd)
@@ -698,16 +700,19 @@ class JournalFile:
     `StoreError`: in use, not a journal, of a newer version; the file is then as it was. Resource handling: `close`.
     """
 
-    def __init__(self, path: Path, tables: dict[str, dict[int, Any]]) -> None:
+    def __init__(self, path: Path, tables: Tables) -> None:
         self.path = path
         self.reports: list[str] = []
-        self._end = self._fold_at = 0  # bytes known to be good, anything behind them is cut off; where to fold
-        self._suspect = False  # only a fold may write
+        # Bytes known to be good (what is behind them is cut off), and beyond which size to fold.
+        self._end = self._fold_at = 0
+        # Only a fold may write.
+        self._suspect = False
         self._fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
         try:
             with contextlib.suppress(BlockingIOError):
                 fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                if os.fstat(self._fd).st_nlink:  # else its owner folded between our open and our lock
+                # Without a name in the folder: its owner folded between our open and our lock.
+                if os.fstat(self._fd).st_nlink:
                     self._load(tables)
                     return
             raise StoreError(f"{path} is in use by another process: stop that one first", errno.EWOULDBLOCK)
@@ -715,10 +720,11 @@ class JournalFile:
             os.close(self._fd)
             raise
 
-    def _load(self, tables: dict[str, dict[int, Any]]) -> None:
+    def _load(self, tables: Tables) -> None:
         good, bad, line = 0, list[bytes](), b"\n"
         collecting = gc.isenabled()
-        gc.disable()  # many new objects, none of them garbage: 1.4 s instead of 2.7 to 4.4 s for 100,000 documents
+        # Many new objects, none of them garbage: 1.4 s instead of 2.7 to 4.4 s for 100,000 documents.
+        gc.disable()
         with open(self._fd, "rb", closefd=False) as file:
             try:
                 for line in file:
@@ -737,7 +743,8 @@ class JournalFile:
         if not line.endswith(b"\n"):
             if _replay(line, {}):
                 self.reports.append(f"{self.path}: dropped an unfinished last line of {len(line)} bytes.")
-            else:  # whole but for its newline: it was confirmed, and damaged since
+            else:
+                # Whole but for its newline: it was confirmed, and damaged since.
                 bad.append(line)
         if bad:
             aside = self.path.with_name(self.path.name + ".bad")
@@ -751,7 +758,8 @@ class JournalFile:
             self.path.with_name(self.path.name + ".new").unlink()
             self.reports.append(f"{self.path}: a fold had been interrupted; its unfinished file was removed.")
         if self._end:
-            os.fsync(self._fd)  # lines of a killed process may be in the page cache only
+            # Lines of a killed process may be in the page cache only.
+            os.fsync(self._fd)
             live = self._end * sum(map(len, tables.values())) // max(1, good)
             # Damaged lines leave with the first save, so that they are set aside once.
             self._fold_at = -1 if bad else live + max(FOLD_MIN_BYTES, 2 * live)
@@ -762,7 +770,7 @@ class JournalFile:
         """Whether saving `data` needs all tables, even where `data` is empty."""
         return self._suspect or self._end + len(data) > self._fold_at
 
-    def save(self, data: bytes, tables: Mapping[str, Mapping[int, Any]] | None) -> None:
+    def save(self, data: bytes, tables: Tables | None) -> None:
         """Fold `tables` where given, else append `data`; after an `OSError` the good part of the file is as it was."""
         if tables is not None:
             try:
@@ -786,7 +794,7 @@ class JournalFile:
                 os.ftruncate(self._fd, self._end)
             raise
 
-    def _fold(self, tables: Mapping[str, Mapping[int, Any]]) -> None:
+    def _fold(self, tables: Tables) -> None:
         """Replace the file by one that holds `tables` and nothing else, or raise `OSError`."""
         temporary = self.path.with_name(self.path.name + ".new")
         temporary.unlink(missing_ok=True)
@@ -795,8 +803,7 @@ class JournalFile:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             end = _write_all(fd, _HEADER, 0)
             for name, documents in tables.items():
-                end = _write_all(fd, _record(name, "null", "{}"), end)
-                records = (_record(name, str(doc_id), _encode_json(each)) for doc_id, each in documents.items())
+                records = (_record(name, doc_id, document) for doc_id, document in documents.items())
                 while data := b"".join(itertools.islice(records, FOLD_SLICE)):
                     end = _write_all(fd, data, end)
             os.fsync(fd)
@@ -826,232 +833,157 @@ class JournalFile:
 class JournalStorage(Storage):
     """A TinyDB storage: all tables in memory, every change in a `JournalFile`.
 
-    A change is synchronous: serialised, visible in memory, waiting for the writer (`run`), which puts all that waits
-    on disk with one write and one fsync. At every instant the file holds each change that `flushed` confirmed.
-    `reports` are sentences for the log: damage found at opening, a fold that failed. `fault` is the error of the last
-    attempt to write, None after a good one; only the writer changes it.
+    A change is synchronous: visible in memory, serialised, waiting for the writer (`run`), which puts all that waits on
+    disk with one write and one fsync. `reports` are sentences for the log: damage found at opening, a fold that failed.
+    `fault` is the error of the last attempt to write, None after a good one.
 
-    Opening reads the file. Raises `StoreError` when that fails (see `JournalFile`). Resource handling: who opens it
-    calls `aclose`, or `close` where no event loop runs.
+    Raises StoreError when the file cannot be opened. Resource handling: the end of `run` closes it, or `close`.
     """
 
     def __init__(self, path: Path | str) -> None:
         super().__init__()
-        self.path = Path(path)
         self.fault: OSError | None = None
-        self._tables: dict[
-            str, dict[int, Any]
-        ] = {}  # documents are replaced, never changed: folding reads them in a thread
-        self._pending: list[bytes] = []  # lines not on disk yet
-        self._put = self._durable = 0  # lines handed over, and how many of them are on disk
+        self._tables: Tables = {}
+        # Lines not on disk yet.
+        self._pending: list[bytes] = []
+        # How many lines were handed over, and how many of them are on disk.
+        self._put = self._durable = 0
+        self._closed = False
+        # Something was put; something was written, or could not be.
         self._changed, self._attempted = trio.Event(), trio.Event()
-        self._closing = self._closed = False
-        self._turn, self._limiter = trio.Lock(), trio.CapacityLimiter(1)
         try:
-            self._file = JournalFile(self.path, self._tables)  # of whoever has the turn, and of its thread
+            self._file = JournalFile(Path(path), self._tables)
         except OSError as error:
-            raise self._error("open", error) from error
+            raise StoreError(f"cannot open the store {path}: {error.strerror}", error.errno) from error
         self.reports = self._file.reports
-        self._changed.set()
 
-    def read(self) -> dict[str, dict[Any, Any]]:
-        """All tables by name, each a dict of documents by int id: to look at, not to change."""
-        return dict(self._tables)
+    def read(self) -> dict[str, dict[str, Any]]:
+        """All tables: to look at, not to change."""
+        return cast("dict[str, dict[str, Any]]", self._tables)
 
-    def write(self, data: Mapping[str, Mapping[Any, Any]]) -> None:
-        """Drop the tables missing in `data`: all that TinyDB asks for where its tables are `JournalTable`."""
-        if any(self._tables.get(table) is not documents for table, documents in data.items()):
-            raise TypeError("JournalStorage takes documents from JournalTable only")
-        dropped = self._tables.keys() - data.keys()
-        self._hand_over([_record(table, "null", "null") for table in dropped])
-        for table in dropped:
-            del self._tables[table]
+    def write(self, data: Mapping[str, Mapping[str, Any]]) -> None:
+        """Only to drop tables: documents come by `apply`."""
+        for name in self._tables.keys() - data.keys():
+            self.apply(name, dict.fromkeys(self._tables[name]))
 
-    def apply(self, table: str, changes: Mapping[int, Mapping[str, Any] | None], *, emptied: bool = False) -> None:
-        """Set or, where None, remove documents of one table, after all others when `emptied`.
-
-        Memory keeps its own copy, as a restart would read it. Raises `TypeError` or `ValueError` (a document is not
-        JSON, an id not an int) or `StoreError` (closed): then nothing has changed.
-        """
-        texts = {doc_id: _encode_json(document) for doc_id, document in changes.items()}
-        copies = {doc_id: json.loads(text) for doc_id, text in texts.items()}
-        lines = [_record(table, format(doc_id, "d"), text) for doc_id, text in texts.items()]
-        self._hand_over([_record(table, "null", "{}"), *lines] if emptied else lines)
-        if emptied:
-            self._tables[table] = {}
-        for doc_id, document in copies.items():
-            documents = self._tables.setdefault(table, {})
+    def apply(self, table: str, changes: Mapping[str, Mapping[str, Any] | None]) -> None:
+        """Set or, where None, remove documents of a table. They are the store's from then on: nobody changes them."""
+        if self._closed:
+            raise StoreError("the store is closed")
+        self._pending += [_record(table, doc_id, document) for doc_id, document in changes.items()]
+        self._put += len(changes)
+        documents = self._tables.setdefault(table, {})
+        for doc_id, document in changes.items():
             if document is None:
                 documents.pop(doc_id, None)
             else:
                 documents[doc_id] = document
-
-    def _hand_over(self, lines: list[bytes]) -> None:
-        if self._closing:
-            raise StoreError(f"the store {self.path} is closed")
-        if lines:
-            self._pending += lines
-            self._put += len(lines)
-            self._changed.set()
+        self._changed.set()
 
     async def flushed(self) -> None:
         """Return when all changes made so far are on disk.
 
-        Raises `StoreError` when an attempt to write them fails: they stay in memory and are tried again. Cancelling the
+        Raises StoreError when an attempt to write them fails: they stay in memory and are tried again. Cancelling the
         wait undoes nothing.
         """
         position = self._put
-        await trio.lowlevel.checkpoint()
         while self._durable < position:
+            if self._closed:
+                raise StoreError("the store is closed")
             await self._attempted.wait()
-            if self._durable < position and (self.fault is not None or self._closed):
-                raise self._error("write", self.fault)
+            if self._durable < position and self.fault is not None:
+                raise StoreError(f"cannot write the store: {self.fault.strerror}", self.fault.errno)
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """The writer; faults of the disk do not end it. Cancellation: as `aclose`."""
+        """The writer; faults of the disk do not end it.
+
+        Cancelled, it tries once more to write what waits and closes the file. That is shielded, and its thread never
+        abandoned: a process that hangs in its disk could not exit either.
+        """
         task_status.started()
         try:
-            while not self._closing:
+            # Whatever must be mended after loading is mended at once.
+            await self._commit()
+            while True:
                 with trio.move_on_after(math.inf if self.fault is None else STORE_RETRY_S):
                     await self._changed.wait()
                 await self._commit()
         finally:
-            await self.aclose()
-
-    async def aclose(self) -> None:
-        """Take no more changes, try once more to write what waits, close the file.
-
-        Raises `StoreError` when not all could be written; the file is closed all the same. Cancellation: shielded for
-        this attempt, whose thread is never abandoned: a process that hangs in its disk could not exit either.
-        """
-        self._closing = True
-        self._changed.set()
-        try:
-            await self._commit()
-        finally:
-            # No checkpoint since the turn was given back: no thread has the file.
-            if not self._closed:
-                self._closed = True
-                self._file.close()
-            self._attempted.set()
-        if self._durable < self._put:
-            raise self._error("write", self.fault)
+            with trio.CancelScope(shield=True):
+                await self._commit()
+            self.close()
 
     def close(self) -> None:
-        """`aclose` for programs without an event loop; `RuntimeError` inside one."""
-        trio.run(self.aclose)
-
-    def _error(self, verb: str, error: OSError | None) -> StoreError:
-        cause = f"{error.strerror or error} ({errno.errorcode.get(error.errno or 0)})" if error else "it was closed"
-        return StoreError(f"cannot {verb} the store {self.path}: {cause}", error.errno if error else None)
+        """Close and unlock the file; what waits is not written."""
+        if not self._closed:
+            self._closed = True
+            self._file.close()
+            self._attempted.set()
 
     async def _commit(self) -> None:
         """Try once to bring the disk up to memory."""
-        with trio.CancelScope(shield=True):
-            async with self._turn:
-                self._changed = trio.Event()
-                position, count, data = self._put, len(self._pending), b"".join(self._pending)
-                folding = self._file.must_fold(data)
-                if self._closed or not (data or folding):
-                    return
-                tables = {name: table.copy() for name, table in self._tables.items()} if folding else None
-                try:
-                    await trio.to_thread.run_sync(self._file.save, data, tables, limiter=self._limiter)
-                except OSError as error:
-                    self.fault = error
-                else:
-                    self.fault, self._durable = None, position
-                    del self._pending[:count]
-                attempted, self._attempted = self._attempted, trio.Event()
-                attempted.set()
-
-
-def _copy(value: Any) -> Any:
-    """A deep copy of what `json.loads` makes; 4 times as fast as `copy.deepcopy`."""
-    if isinstance(value, dict):
-        return {key: _copy(item) for key, item in value.items()}
-    return [_copy(item) for item in value] if isinstance(value, list) else value
+        self._changed = trio.Event()
+        position, count, data = self._put, len(self._pending), b"".join(self._pending)
+        folding = self._file.must_fold(data)
+        if not (data or folding):
+            return
+        tables = {name: documents.copy() for name, documents in self._tables.items()} if folding else None
+        try:
+            with trio.CancelScope(shield=True):
+                await trio.to_thread.run_sync(self._file.save, data, tables)
+        except OSError as error:
+            self.fault = error
+        else:
+            self.fault, self._durable = None, position
+            del self._pending[:count]
+        attempted, self._attempted = self._attempted, trio.Event()
+        attempted.set()
 
 
 class _Changes(MutableMapping[int, Any]):
-    """A table as TinyDB's updaters see it: they get copies, and what they put in stays here until they are through."""
+    """A table as TinyDB's updaters see it; `changed` is what they did to it, None for a removed document."""
 
-    def __init__(self, documents: Mapping[int, Any]) -> None:
-        self._documents, self._changes, self.emptied = documents, dict[int, Any](), False
-
-    def changed(self) -> dict[int, Any]:
-        """The documents that differ, None for a removed one; 1, 1.0 and True are equal to Python but not in JSON."""
-        before = self._documents.get
-        return {
-            doc_id: document
-            for doc_id, document in self._changes.items()
-            if document != before(doc_id) or _encode_json(document) != _encode_json(before(doc_id))
-        }
+    def __init__(self, documents: Mapping[str, Mapping[str, Any]]) -> None:
+        self._documents = documents
+        self.changed: dict[str, dict[str, Any] | None] = {}
 
     def __getitem__(self, doc_id: int) -> Any:
-        if doc_id not in self._changes:
-            self._changes[doc_id] = _copy(self._documents[doc_id])
-        if self._changes[doc_id] is None:
+        key = str(doc_id)
+        if key not in self.changed:
+            # Whoever gets it may change it.
+            self.changed[key] = dict(self._documents[key])
+        if self.changed[key] is None:
             raise KeyError(doc_id)
-        return self._changes[doc_id]
+        return self.changed[key]
 
     def __setitem__(self, doc_id: int, document: Any) -> None:
-        self._changes[doc_id] = document
+        self.changed[str(doc_id)] = document
 
     def __delitem__(self, doc_id: int) -> None:
-        if doc_id not in self:
-            raise KeyError(doc_id)
-        self._changes[doc_id] = None
+        _ = self[doc_id]
+        self.changed[str(doc_id)] = None
 
     def __iter__(self) -> Iterator[int]:
-        return (doc_id for doc_id, document in {**self._documents, **self._changes}.items() if document is not None)
+        both = {**self._documents, **self.changed}
+        return (int(doc_id) for doc_id, document in both.items() if document is not None)
 
     def __len__(self) -> int:
         return sum(1 for _ in self)
 
-    def clear(self) -> None:
-        self._documents, self._changes, self.emptied = {}, {}, True
-
 
 class JournalTable(Table):
-    """A TinyDB table over `JournalStorage`: changing documents by id costs the same however many there are.
+    """A TinyDB table over `JournalStorage`: changing a document by its id costs the same however many there are.
 
-    By query the table is walked through, as in `search`. Overrides `_update_table`, which is private to tinydb 4.
-    What is read shares nested values with the store, as with TinyDB's storage in memory: change them by `update` only.
+    A query walks through the table, as in every TinyDB. Overrides `_update_table`, which is private to tinydb 4.
     """
 
     _storage: JournalStorage
 
-    def _update_table(self, updater: Callable[[dict[int, Mapping[Any, Any]]], None]) -> None:
+    def _update_table(self, updater: Callable[[dict[int, Mapping[str, Any]]], None]) -> None:
         changes = _Changes(self._storage.read().get(self.name, {}))
-        updater(cast("dict[int, Mapping[Any, Any]]", changes))
-        self._storage.apply(self.name, changes.changed(), emptied=changes.emptied)
+        updater(cast("dict[int, Mapping[str, Any]]", changes))
+        self._storage.apply(self.name, changes.changed)
         self.clear_cache()
-
-    def update(
-        self,
-        fields: Mapping[Any, Any] | Callable[[MutableMapping[Any, Any]], None],
-        cond: QueryLike | None = None,
-        doc_ids: Iterable[int] | None = None,
-    ) -> list[int]:
-        """As in TinyDB; copies only the documents that match."""
-        return super().update(fields, None, self._matching(cond) if cond is not None and doc_ids is None else doc_ids)
-
-    def remove(self, cond: QueryLike | None = None, doc_ids: Iterable[int] | None = None) -> list[int]:
-        """As in TinyDB; copies only the documents that match."""
-        return super().remove(None, self._matching(cond) if cond is not None and doc_ids is None else doc_ids)
-
-    def _matching(self, cond: QueryLike) -> list[int]:
-        return [doc_id for doc_id, document in self._storage.read().get(self.name, {}).items() if cond(document)]
-
-    def get(self, cond: QueryLike | None = None, doc_id: int | None = None, doc_ids: list[int] | None = None) -> Any:
-        """As in TinyDB, which looks for ids as text; several come in the order asked for."""
-        documents = self._storage.read().get(self.name, {})
-        if doc_id is not None:
-            return self.document_class(documents[doc_id], doc_id) if doc_id in documents else None
-        if doc_ids is not None:
-            return [self.document_class(documents[each], each) for each in dict.fromkeys(doc_ids) if each in documents]
-        return super().get(cast("QueryLike", cond))
 
 
 # ---------------------------------------------------------------- store
@@ -1978,6 +1910,35 @@ def create_app(service: Service) -> QuartTrio:
     return app
 
 
+def with_bodies_read(app: ASGIFramework) -> ASGIFramework:
+    """The application, made safe for answers given before the request's body has been read (413, 415).
+
+    hypercorn 0.18 hands the body on through a queue of ten pieces and waits for its reader for ever: the connection
+    would hang, its task with it. So what the application leaves is read and dropped, until the client has sent all or
+    is gone, and the connection is closed after such an answer, so that a client need not send all.
+    """
+
+    async def call(scope: Any, receive: Callable[[], Awaitable[Any]], send: Callable[[Any], Awaitable[None]]) -> None:
+        complete = scope["type"] != "http"
+
+        async def noting_receive() -> Any:
+            nonlocal complete
+            message = await receive()
+            complete = complete or message["type"] == "http.disconnect" or not message.get("more_body", False)
+            return message
+
+        async def closing_send(message: Any) -> None:
+            if message["type"] == "http.response.start" and not complete:
+                message = {**message, "headers": [*message["headers"], (b"connection", b"close")]}
+            await send(message)
+
+        await app(scope, noting_receive, closing_send)
+        while not complete:
+            await noting_receive()
+
+    return cast(ASGIFramework, call)
+
+
 def open_listener(config: Config) -> socket.socket:
     """The listening socket; raises ConfigError when the address cannot be had."""
     try:
@@ -2014,7 +1975,8 @@ async def serve(config: Config) -> None:
             settings.graceful_timeout = HTTP_GRACE_S
             settings.include_server_header = False
             settings.errorlog = None
-            run = functools.partial(hypercorn.trio.serve, create_app(service), settings, shutdown_trigger=stopped.wait)
+            app = with_bodies_read(create_app(service))
+            run = functools.partial(hypercorn.trio.serve, app, settings, shutdown_trigger=stopped.wait)
             await nursery.start(watch_signals, service, stopped)
             await nursery.start(run)
             shown = f"[{host}]" if ":" in host else host

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import attrs
@@ -149,13 +149,16 @@ async def test_send_matches_replies_that_come_out_of_order(
     assert [call.value for call in calls] == [{"of": "A.a"}, {"of": "B.b"}, {"of": "C.c"}]
 
 
-async def test_send_takes_a_reply_that_comes_before_the_write_returns(connection: Connection, wire: Wire) -> None:
-    async def answer_at_once(message: str) -> None:
-        wire.reply(json.loads(message)["id"], early=True)
-        await wait_all_tasks_blocked()
+async def test_send_takes_a_reply_that_comes_before_the_write_returns() -> None:
+    class Quick(Wire):
+        async def send_message(self, message: str) -> None:
+            self.reply(json.loads(message)["id"], early=True)
+            await wait_all_tasks_blocked()
 
-    wire.send_message = answer_at_once  # type: ignore[method-assign]
-    assert await connection.send("Page.enable") == {"early": True}
+    connection = Connection(Quick(), SessionClosed)
+    async with open_tasks() as tasks:
+        tasks.start_soon(connection.run)
+        assert await connection.send("Page.enable") == {"early": True}
 
 
 async def test_send_raises_the_browser_s_refusal(connection: Connection, wire: Wire, nursery: trio.Nursery) -> None:
@@ -478,7 +481,9 @@ async def test_subscription_gives_what_came_before_the_fault_first(connection: C
             await anext(events)
 
 
-async def test_subscription_waiting_can_be_cancelled(connection: Connection, wire: Wire, autojump_clock: MockClock) -> None:
+async def test_subscription_waiting_can_be_cancelled(
+    connection: Connection, wire: Wire, autojump_clock: MockClock
+) -> None:
     with connection.subscribe(TICK) as events:
         with trio.move_on_after(1) as scope:
             await anext(events)
@@ -568,10 +573,8 @@ async def open_server(handler: Handler) -> AsyncIterator[str]:
 
     async def serve(request: trio_websocket.WebSocketRequest) -> None:
         websocket = await request.accept()
-        try:
+        with suppress(trio_websocket.ConnectionClosed):
             await handler(websocket)
-        except trio_websocket.ConnectionClosed:
-            pass
 
     async with open_tasks() as tasks:
         server = await tasks.start(trio_websocket.serve_websocket, serve, "127.0.0.1", 0, None)
@@ -645,8 +648,9 @@ async def test_open_connection_raises_its_error_when_the_other_side_is_no_websoc
             await stream.receive_some()
             await stream.send_all(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n")
 
-    async with open_tasks() as tasks:
-        (listener,) = await tasks.start(trio.serve_tcp, refuse, 0)
+    (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    async with listener, open_tasks() as tasks:
+        tasks.start_soon(trio.serve_listeners, refuse, [listener])
         port = listener.socket.getsockname()[1]
         with pytest.raises(ConnectionClosed, match="cannot connect"):
             async with open_connection(f"ws://127.0.0.1:{port}/devtools/page/A"):

@@ -1,0 +1,204 @@
+"""cdp/pool.py: with browsers that are none, in virtual time, and with real ones that are killed."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import attrs
+import pytest
+import trio
+from trio.testing import MockClock, wait_all_tasks_blocked
+
+import cdp
+from cdp.errors import ConnectionClosed, LaunchError
+from cdp.pool import BACK_OFF_S, open_pool
+
+from .site import OK_TEXT, Site
+
+QUICK_S = 20
+
+
+@attrs.define(eq=False)
+class Fake:
+    """A browser that only counts its pages."""
+
+    pid: int
+    product: str = "Fake/1"
+    pages_open: int = 0
+    condemned: str | None = None
+    ended: trio.Event = attrs.field(factory=trio.Event)
+    closed: bool = False
+
+    @asynccontextmanager
+    async def open_page(self) -> AsyncIterator[Fake]:
+        self.pages_open += 1
+        yield self
+        self.pages_open -= 1
+
+
+@attrs.define
+class Factory:
+    """Opens fakes; `faults` are raised by the first launches."""
+
+    faults: list[Exception] = attrs.field(factory=list)
+    times: list[float] = attrs.field(factory=list)
+    """When launches were tried."""
+    fakes: list[Fake] = attrs.field(factory=list)
+
+    @asynccontextmanager
+    async def __call__(self) -> AsyncIterator[Any]:
+        self.times.append(trio.current_time())
+        if self.faults:
+            raise self.faults.pop(0)
+        fake = Fake(pid=len(self.fakes) + 1)
+        self.fakes.append(fake)
+        try:
+            yield fake
+        finally:
+            fake.closed = True
+
+
+async def test_pool_launches_as_many_browsers_as_asked_for() -> None:
+    factory = Factory()
+    async with open_pool(factory, browsers=3):
+        await wait_all_tasks_blocked()
+        assert len(factory.fakes) == 3
+
+
+async def test_pool_opens_pages_in_the_browser_with_the_fewest() -> None:
+    factory = Factory()
+    async with open_pool(factory, browsers=3) as pool:
+        await wait_all_tasks_blocked()
+        for fake, pages in zip(factory.fakes, (2, 1, 3), strict=True):
+            fake.pages_open = pages
+        async with pool.open_page() as page:
+            assert page is factory.fakes[1]
+
+
+async def test_pool_waits_with_a_page_for_a_browser(autojump_clock: MockClock) -> None:
+    factory = Factory([LaunchError("not yet")])
+    async with open_pool(factory) as pool, pool.open_page() as page:
+        assert page is factory.fakes[0]
+
+
+async def test_pool_closes_a_browser_that_ended() -> None:
+    factory = Factory()
+    async with open_pool(factory):
+        await wait_all_tasks_blocked()
+        factory.fakes[0].ended.set()
+        await wait_all_tasks_blocked()
+        assert factory.fakes[0].closed
+
+
+async def test_pool_launches_anew_what_ended() -> None:
+    factory = Factory()
+    async with open_pool(factory) as pool:
+        await wait_all_tasks_blocked()
+        factory.fakes[0].ended.set()
+        await wait_all_tasks_blocked()
+        assert (pool.browser, pool.launches) == (factory.fakes[1], 2)
+
+
+async def test_pool_offers_no_browser_that_ended() -> None:
+    factory = Factory()
+    async with open_pool(factory, browsers=2) as pool:
+        await wait_all_tasks_blocked()
+        factory.faults.append(LaunchError("gone"))
+        factory.fakes[0].ended.set()
+        await wait_all_tasks_blocked()
+        assert pool.browser is factory.fakes[1]
+
+
+async def test_pool_closes_its_browsers_at_its_end() -> None:
+    factory = Factory()
+    async with open_pool(factory, browsers=2):
+        await wait_all_tasks_blocked()
+    assert [fake.closed for fake in factory.fakes] == [True, True]
+
+
+async def test_pool_without_a_browser_has_none() -> None:
+    async with open_pool(Factory([LaunchError("gone")])) as pool:
+        assert pool.browser is None
+
+
+@pytest.mark.parametrize("error", [LaunchError("no Chromium found"), ConnectionClosed("no Chromium found")])
+async def test_pool_tells_the_fault_of_a_launch(error: Exception) -> None:
+    async with open_pool(Factory([error])) as pool:
+        await wait_all_tasks_blocked()
+        assert pool.fault == "no Chromium found"
+
+
+async def test_pool_wakes_who_waits_when_a_launch_failed() -> None:
+    async with open_pool(Factory([LaunchError("gone")])) as pool:
+        with trio.fail_after(QUICK_S):
+            await pool.changed()
+        assert pool.fault == "gone"
+
+
+async def test_pool_forgets_the_fault_when_a_browser_runs(autojump_clock: MockClock) -> None:
+    async with open_pool(Factory([LaunchError("gone")])) as pool:
+        await pool.ready()
+        assert pool.fault is None
+
+
+async def test_pool_backs_off_after_failed_launches(autojump_clock: MockClock) -> None:
+    factory = Factory([LaunchError("gone")] * 7)
+    async with open_pool(factory) as pool:
+        await pool.ready()
+    waits = [after - before for before, after in zip(factory.times, factory.times[1:], strict=False)]
+    assert waits == pytest.approx([*BACK_OFF_S, BACK_OFF_S[-1], BACK_OFF_S[-1]])
+
+
+async def test_pool_backs_off_anew_after_a_success(autojump_clock: MockClock) -> None:
+    factory = Factory([LaunchError("gone")] * 3)
+    async with open_pool(factory) as pool:
+        await pool.ready()
+        factory.faults.append(LaunchError("again"))
+        factory.fakes[0].ended.set()
+        await wait_all_tasks_blocked()
+        await pool.ready()
+    assert factory.times[-1] - factory.times[-2] == pytest.approx(BACK_OFF_S[0])
+
+
+async def test_pool_leaves_the_body_s_exception_as_it_is() -> None:
+    with pytest.raises(KeyError, match="mine"):
+        async with open_pool(Factory()):
+            raise KeyError("mine")
+
+
+# Real browsers
+
+
+def opener(policy: cdp.AddressPolicy) -> Callable[[], AbstractAsyncContextManager[cdp.Browser]]:
+    return lambda: cdp.open_browser(policy=policy)
+
+
+async def test_pool_replaces_a_browser_that_was_killed(policy: cdp.AddressPolicy, site: Site) -> None:
+    with trio.fail_after(QUICK_S):
+        async with open_pool(opener(policy)) as pool:
+            await pool.ready()
+            first = pool.browser
+            assert first is not None
+            assert first.pid is not None
+            os.kill(first.pid, signal.SIGKILL)
+            await first.ended.wait()
+            async with pool.open_page() as page:
+                await page.navigate(site.url("/ok"))
+                assert OK_TEXT in await page.html()
+            assert (pool.browser is not first, pool.launches) == (True, 2)
+
+
+async def test_pool_tells_that_the_executable_is_missing(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.ERROR, "cdp")
+    async with open_pool(lambda: cdp.open_browser(Path("/nowhere/chromium"))) as pool:
+        with trio.fail_after(QUICK_S):
+            await pool.changed()
+        assert pool.fault is not None
+        assert "/nowhere/chromium" in pool.fault
+        assert pool.fault in caplog.text
