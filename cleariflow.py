@@ -81,7 +81,7 @@ from cdp.errors import (
     TargetCrashed,
     TooLarge,
 )
-from cdp.network import endpoint_of, parse_url
+from cdp.network import check_header_value, cookie_faults, endpoint_of, parse_url
 from cdp.options import CaptureOptions, Length, PageOptions, Range, WaitFor
 from cdp.tasks import open_tasks
 from cdp.validation import (
@@ -97,6 +97,7 @@ from cdp.validation import (
     nested,
     strict,
     structure,
+    valid_part,
     value_of,
 )
 
@@ -146,7 +147,7 @@ class JobFailed(Exception):
         self.retryable = ERROR_CODES[code] if retryable is None else retryable
 
 
-# The contract's codes of failed jobs and whether trying again can help. Of `navigation_failed` see RETRYABLE_NET_ERRORS.
+# The contract's codes of failed jobs and whether trying again can help; RETRYABLE_NET_ERRORS says when for navigations.
 ERROR_CODES = {
     "invalid_request": False,
     "blocked_target": False,
@@ -218,16 +219,19 @@ def load_config(
             variables = [ENV_PREFIX + setting.upper() for setting in known]
             faults.append(Fault(variable, f"unknown setting{nearest(variable, variables)}"))
         else:
-            values[name] = (
-                shlex.split(text) if bare_type(known[name]) == tuple[str, ...] else value_of(text, known[name])
-            )
+            is_list = bare_type(known[name]) == tuple[str, ...]
+            try:
+                values[name] = shlex.split(text) if is_list else value_of(text, known[name])
+            except ValueError as error:
+                faults.append(Fault(variable, f"cannot be split: {error}"))
     for name, value in flags.items():
         if name in known and value is not None:
             values[name] = value_of(value, known[name]) if isinstance(value, str) else value
     try:
         config = structure(values, Config)
     except ValidationError as error:
-        raise ConfigError(faults + [_named_setting(fault) for fault in error.faults]) from None
+        faults += [_named_setting(fault) for fault in error.faults]
+        config = valid_part(values, Config)
     faults += [_named_setting(fault) for fault in _config_faults(config)]
     if faults:
         raise ConfigError(faults)
@@ -305,10 +309,8 @@ def parse_request(service: ServiceName, given: object, config: Config) -> Reques
     try:
         parsed = structure(given, cls)
     except ValidationError as error:
-        faults = error.faults
-        # What is left is valid by itself, so that faults between fields are told in the same answer.
-        bad = {re.split(r"[.\[]", fault.field)[0] for fault in faults}
-        parsed = structure({name: value for name, value in given.items() if name not in bad}, cls)
+        # Those between fields are told in the same answer.
+        faults, parsed = error.faults, valid_part(given, cls)
     faults += [fault for fault in _request_faults(parsed, given, config) if fault not in faults]
     if faults:
         raise ValidationError(faults)
@@ -334,7 +336,14 @@ def _request_faults(parsed: Request, given: Mapping[str, object], config: Config
             except ValueError as error:
                 yield Fault(name, str(error))
     page_url = parsed.url or parsed.base_url
+    if parsed.user_agent is not None:
+        try:
+            check_header_value(parsed.user_agent)
+        except ValueError as error:
+            yield Fault("user_agent", str(error))
     for index, cookie in enumerate(parsed.cookies):
+        for field, message in cookie_faults(cookie):
+            yield Fault(f"cookies[{index}].{field}", message)
         if cookie.url is None and cookie.domain is None and page_url is None:
             yield Fault(f"cookies[{index}]", "needs a domain: the document has no URL")
         elif cookie.url is not None:
@@ -363,6 +372,8 @@ def _capture_faults(parsed: ScreenshotRequest, config: Config) -> Iterator[Fault
     if parsed.format == "jpeg" and parsed.transparent:
         yield Fault("format", "jpeg has no transparency: ask for png or webp")
     scale = parsed.viewport.device_scale_factor
+    if min(parsed.viewport.width, parsed.viewport.height) * scale < 1:
+        yield Fault("viewport", "makes a picture of no pixel: enlarge device_scale_factor")
     for name, area in (("viewport", parsed.viewport), ("clip", parsed.clip)):
         if area is not None and area.width * area.height * scale * scale > config.max_pixels:
             yield Fault(name, f"makes more than {config.max_pixels} pixels (--max-pixels)")
@@ -581,7 +592,9 @@ class Schedule:
         """Add a queued job."""
         self._queued[job.id] = job
         heapq.heappush(self._heap, (-job.priority, not job.sync, job.number, job))
+        # Every waiting worker wakes; who comes later waits for the next.
         self._arrived.set()
+        self._arrived = trio.Event()
 
     def remove(self, job: Job) -> None:
         """Take a job out, wherever it stands."""
@@ -599,7 +612,6 @@ class Schedule:
     async def arrival(self) -> None:
         """Wait until there is a job."""
         while not self._queued:
-            self._arrived = trio.Event()
             await self._arrived.wait()
 
     def position(self, job: Job) -> int:
@@ -992,8 +1004,8 @@ class JournalTable(Table):
 class Store:
     """All jobs in memory, every acknowledged change of them in the journal, their artifacts as files.
 
-    One folder: `jobs.journal`, `artifacts/<id>.<ext>`, and `tmp/` for what does not outlive the process. Raises StoreError
-    when the folder cannot be used or another process uses it.
+    One folder: `jobs.journal`, `artifacts/<id>.<ext>`, and `tmp/` for what does not outlive the process. Raises
+    StoreError when the folder cannot be used or another process uses it.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -1247,8 +1259,8 @@ class Service:
     async def submit(self, service: ServiceName, given: Mapping[str, Any], priority: int = 0) -> Job:
         """Queue a job of a request as JSON has it; returns once it is on disk.
 
-        Raises ValidationError and ServiceError (`draining`, `queue_full`, `storage_full`). Cancelled while it waits for the
-        disk, the job stays.
+        Raises ValidationError and ServiceError (`draining`, `queue_full`, `storage_full`). Cancelled while it waits for
+        the disk, the job stays.
         """
         job = self._accept(service, given, priority, sync=False)
         try:
@@ -1471,7 +1483,7 @@ class Service:
     # Beginning and end
 
     def recover(self) -> None:
-        """Put what a former run left where it belongs: queued jobs into the schedule, lost ones too, or to their end."""
+        """Put what a former run left where it belongs: queued and lost jobs into the schedule, or to their end."""
         for report in self.store.reports():
             logger.warning("%s", report)
         for job in list(self.store.jobs.values()):
@@ -1494,7 +1506,7 @@ class Service:
             await trio.sleep(min(60.0, self.config.result_ttl / 4))
 
     async def drain(self, grace_s: float) -> None:
-        """Take no more work, and give running attempts this long to end; synchronous calls in the queue fail at once."""
+        """Take no more work, give running attempts this long to end; synchronous calls in the queue fail at once."""
         self.draining = True
         for job in self._schedule:
             if job.sync:
@@ -1513,8 +1525,8 @@ class Service:
 async def open_service(config: Config | None = None) -> AsyncIterator[Service]:
     """Run the service, without HTTP, until the body ends.
 
-    Raises StoreError. Resource handling: on leaving, running jobs go back to the queue, all is flushed, the browsers are
-    gone. Call `drain` first to let them finish.
+    Raises StoreError. Resource handling: on leaving, running jobs go back to the queue, all is flushed, the browsers
+    are gone. Call `drain` first to let them finish.
     """
     config = config or load_config()
     store = Store(Path(config.data_dir))

@@ -184,13 +184,16 @@ async def connect_browser(
     policy = policy or AddressPolicy.parse(())
     port = urlsplit(endpoint).port or 0
     policy.own_ports.add(port)
+    answered = False
     try:
         async with open_connection(endpoint, lost=ConnectionClosed) as connection:
-            try:
-                with trio.fail_after(CONTEXT_TIMEOUT_S):
-                    version = await connection.send("Browser.getVersion")
-            except (ConnectionClosed, trio.TooSlowError) as error:
-                raise LaunchError("the browser started but does not answer") from error
+            with trio.fail_after(CONTEXT_TIMEOUT_S):
+                version = await connection.send("Browser.getVersion")
+            answered = True
             yield Browser(connection, endpoint, policy, version, max_message_bytes)
+    except (ConnectionClosed, trio.TooSlowError) as error:
+        if answered:
+            raise
+        raise LaunchError(f"the browser does not answer: {error or 'timeout'}") from error
     finally:
         policy.own_ports.discard(port)

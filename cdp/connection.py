@@ -203,6 +203,9 @@ class Connection:
                 self._dispatch(message)
 
     def _dispatch(self, event: Event) -> None:
+        if self._fault is not None:
+            # Read on, so that the socket can be closed in order, but keep nothing: nobody follows any more.
+            return
         if event.method == "Inspector.targetCrashed":
             # Nothing in flight is answered any more, and the socket stays open.
             self._end(TargetCrashed, "the page's renderer process died")
@@ -240,26 +243,40 @@ async def open_connection(
     parts = urlsplit(url)
     assert parts.hostname is not None
     assert parts.port is not None
-    async with open_tasks() as tasks:
-        try:
-            with trio.fail_after(CONNECT_TIMEOUT_S):
-                websocket = await trio_websocket.connect_websocket(
-                    tasks,
-                    parts.hostname,
-                    parts.port,
-                    parts.path,
-                    use_ssl=False,
-                    max_message_size=max_message_bytes,
-                    receive_buffer_size=RECEIVE_BUFFER_BYTES,
-                )
-        except (OSError, trio.TooSlowError, trio_websocket.HandshakeError, trio_websocket.ConnectionClosed) as error:
-            raise lost(f"cannot connect to the browser: {error or type(error).__name__}") from error
-        connection = Connection(websocket, lost)
-        tasks.start_soon(connection.run)
-        try:
-            yield connection
-        finally:
-            # At once, without the closing handshake: under cancellation its reader is gone and nobody would answer.
-            with trio.move_on_after(0):
-                await websocket.aclose()
-            connection._end(lost, "the connection was closed")
+    try:
+        with trio.fail_after(CONNECT_TIMEOUT_S):
+            stream = await trio.open_tcp_stream(parts.hostname, parts.port)
+    except (OSError, trio.TooSlowError) as error:
+        raise lost(_cannot_connect(error)) from error
+    try:
+        # The stream is ours: trio-websocket does not close it after a failed handshake or a message over the limit. Nor
+        # is there a closing handshake: under cancellation its reader is gone and nobody would answer.
+        async with stream, open_tasks() as tasks:
+            try:
+                with trio.fail_after(CONNECT_TIMEOUT_S):
+                    websocket = await trio_websocket.wrap_client_stream(
+                        tasks,
+                        stream,
+                        f"{parts.hostname}:{parts.port}",
+                        parts.path,
+                        max_message_size=max_message_bytes,
+                        receive_buffer_size=RECEIVE_BUFFER_BYTES,
+                    )
+            except (trio.TooSlowError, trio_websocket.HandshakeError, trio_websocket.ConnectionClosed) as error:
+                raise lost(_cannot_connect(error)) from error
+            connection = Connection(websocket, lost)
+            tasks.start_soon(connection.run)
+            try:
+                yield connection
+            finally:
+                connection._end(lost, "the connection was closed")
+    except ExceptionGroup as group:
+        # trio-websocket raises a refusal of the handshake in a task of its own.
+        refused, others = group.split(trio_websocket.HandshakeError)
+        if refused is None or others is not None:
+            raise
+        raise lost(_cannot_connect(refused.exceptions[0])) from group
+
+
+def _cannot_connect(error: BaseException) -> str:
+    return f"cannot connect to the browser: {error or type(error).__name__}"

@@ -86,7 +86,7 @@ EXIT_TIMEOUT_S = 3.0
 STDERR_CHUNKS = 64
 STDERR_CHUNK_BYTES = 2**10
 ENDPOINT_BYTES = 2**14
-_LISTENING = re.compile(rb"DevTools listening on (ws://[^\s]+)")
+_LISTENING = re.compile(rb"DevTools listening on (ws://\S+)\s")
 
 
 def find_browser(name: str | None = None) -> Path:
@@ -129,7 +129,10 @@ async def launch(
     whole process group is killed, its main process reaped and the profile folder removed, all of it shielded and
     bounded. The browser also dies with this process (parent-death signal, where `setpriv` exists).
     """
-    profile = Path(tempfile.mkdtemp(prefix="cleariflow-profile-", dir=profile_root))
+    try:
+        profile = Path(tempfile.mkdtemp(prefix="cleariflow-profile-", dir=profile_root))
+    except OSError as error:
+        raise LaunchError(f"cannot make a profile folder: {error}") from error
     try:
         async with open_tasks() as tasks:
             process, stderr_fd = _spawn(executable, profile, switches)
@@ -177,10 +180,13 @@ def _spawn(executable: Path, profile: Path, switches: Iterable[str]) -> tuple[su
         # worker threads it killed healthy browsers after 10 s.
         command = [setpriv, "--pdeathsig", "KILL", "--", *command]
     temporary = profile / "tmp"
-    temporary.mkdir()
     environment = {name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")}
     environment |= {"TMPDIR": str(temporary), "TZ": "UTC", "XDG_CONFIG_HOME": str(profile / "config")}
-    read_fd, write_fd = os.pipe()
+    try:
+        temporary.mkdir()
+        read_fd, write_fd = os.pipe()
+    except OSError as error:
+        raise LaunchError(f"cannot start {executable}: {error}") from error
     try:
         process = subprocess.Popen(
             command,

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
 from .egress import canonical_host, host_literal
-from .options import Cookie
+from .options import MAX_ITEMS, Cookie
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):")
 _BARE = re.compile(r"(?:[^/?#@:]*\.[^/?#@:]*|localhost|\[[0-9A-Fa-f:.]+\])(?::[0-9]*)?(?:[/?#]|$)", re.IGNORECASE)
 _CONTROL = re.compile(r"[\x00-\x20\x7f]")
+_BRACKETED = re.compile(r"\[[0-9A-Fa-f:.]+\](:[0-9]*)?")
 _HOST = re.compile(r"[a-z0-9._-]+")
 _NUMERIC_LABEL = re.compile(r"[0-9]+|0x[0-9a-f]*")
 _DEFAULT_PORTS = {"http": 80, "https": 443}
@@ -63,8 +64,10 @@ def parse_url(text: str) -> str:
         port = parts.port
     except ValueError:
         raise ValueError("has a port that is not a number between 0 and 65535") from None
+    userinfo, at, host_and_port = parts.netloc.rpartition("@")
+    if "[" in host_and_port and not _BRACKETED.fullmatch(host_and_port):
+        raise ValueError("has no valid host name")
     host = _canonical_host(parts.hostname or "")
-    userinfo, at, _ = parts.netloc.rpartition("@")
     netloc = userinfo + at + host
     if port is not None and port != _DEFAULT_PORTS[parts.scheme]:
         netloc += f":{port}"
@@ -102,8 +105,7 @@ def check_header(name: str, value: str) -> None:
         reason = "is set by the browser"
     if reason is not None:
         raise ValueError(reason)
-    if not _HEADER_VALUE.fullmatch(value):
-        raise ValueError("has characters that a header cannot carry")
+    check_header_value(value)
 
 
 def url_pattern(prefix: str) -> str:
@@ -121,7 +123,8 @@ def merged_headers(own: Mapping[str, str], extra: Mapping[str, str]) -> list[dic
 def parse_cookies(text: str) -> list[dict[str, str]]:
     """The cookies of a `"a=b; c=d"` string as `{name, value}`; raises ValueError."""
     cookies = []
-    for part in text.split(";"):
+    # One more than are allowed, so that too many are seen and a hostile text costs nothing.
+    for part in text.split(";", MAX_ITEMS + 1):
         if not part.strip():
             continue
         name, equals, value = part.partition("=")
@@ -145,3 +148,32 @@ def cookie_params(cookie: Cookie, page_url: str | None) -> dict[str, Any]:
         **({"expires": cookie.expires} if cookie.expires is not None else {}),
         **({"sameSite": cookie.same_site} if cookie.same_site else {}),
     }
+
+
+_COOKIE_TEXT = re.compile(r"[^\x00-\x1f\x7f;]*")
+# Name and value together; Chromium refuses more.
+MAX_COOKIE_BYTES = 4096
+
+
+def cookie_faults(cookie: Cookie) -> Iterator[tuple[str, str]]:
+    """Field and fault for all that would make the browser refuse the cookie (RFC 6265bis, Chromium 156)."""
+    for field in ("name", "value", "domain", "path"):
+        if not _COOKIE_TEXT.fullmatch(getattr(cookie, field) or ""):
+            yield field, "has a semicolon or a control character"
+    if "=" in cookie.name or cookie.name != cookie.name.strip():
+        yield "name", "has an equals sign, or white space at an end"
+    if cookie.path is not None and not cookie.path.startswith("/"):
+        yield "path", "must begin with a slash"
+    if len(cookie.name.encode()) + len(cookie.value.encode()) > MAX_COOKIE_BYTES:
+        yield "value", f"makes more than {MAX_COOKIE_BYTES} bytes with its name"
+    prefix = cookie.name.lower()
+    if prefix.startswith(("__secure-", "__host-")) and not cookie.secure:
+        yield "secure", "must be true for a name with this prefix"
+    if prefix.startswith("__host-") and (cookie.path != "/" or cookie.domain is not None):
+        yield "path", 'must be "/", and domain left out, for a name with this prefix'
+
+
+def check_header_value(text: str) -> None:
+    """Raise ValueError for what no header can carry."""
+    if not _HEADER_VALUE.fullmatch(text):
+        raise ValueError("has characters that a header cannot carry")

@@ -123,8 +123,8 @@ class Page:
         self._world: tuple[str, int] | None = None
         self._origin: str | None = None
         self._headers: dict[str, str] = {}
-        # URL and base64 body that stand in for the server's answer, once.
-        self._content: tuple[str, str] | None = None
+        # The base64 body that stands in for the server's answer, once.
+        self._content: str | None = None
 
     # Following the main frame
 
@@ -189,8 +189,8 @@ class Page:
     async def _resume(self, params: dict[str, Any]) -> None:
         """Let a request of the own origin go on with the client's headers, or answer it with the client's document."""
         request = params["request"]
-        if self._content is not None and self._content[0] == request["url"] and params["resourceType"] == "Document":
-            body, self._content = self._content[1], None
+        if self._content is not None and params["frameId"] == self._frame_id:
+            body, self._content = self._content, None
             await self.session.post(
                 "Fetch.fulfillRequest",
                 requestId=params["requestId"],
@@ -199,7 +199,8 @@ class Page:
                 body=body,
             )
             return
-        headers = network.merged_headers(request["headers"], self._headers) if self._headers else None
+        own = self._headers and network.origin_of(request["url"]) == self._origin
+        headers = network.merged_headers(request["headers"], self._headers) if own else None
         await self.session.post("Fetch.continueRequest", requestId=params["requestId"], headers=headers)
 
     async def _until(self, reached_it: Callable[[], bool]) -> None:
@@ -290,9 +291,9 @@ class Page:
     async def set_content(self, html: str, base_url: str | None, *, wait_until: WaitUntil = "load") -> None:
         """Show a document of the client's own, as `about:blank` or as if it came from `base_url`."""
         if base_url is not None:
-            address = base_url.partition("#")[0]
-            self._content = (address, b64encode(html.encode(errors="replace")).decode())
-            patterns = [{"urlPattern": network.url_pattern(address), "requestStage": "Request"}]
+            self._content = b64encode(html.encode(errors="replace")).decode()
+            # By type, not by URL: the browser writes paths its own way. The first document is the main frame's.
+            patterns = [{"urlPattern": "*", "resourceType": "Document", "requestStage": "Request"}]
             if self._headers:
                 patterns.append(self._origin_pattern())
             await self.session.send("Fetch.enable", patterns=patterns)

@@ -35,12 +35,17 @@ const find = selector => {
     const words = text(node).replace(/\s+/g, ' ').trim();
     return quoted ? words === wanted : words.toLowerCase().includes(wanted);
   };
-  let found = null, level = document.body ? [document.body] : [];
-  for (let next; (next = level.find(fits)); level = [...next.children]) found = next;
+  let found = null;
+  for (const node of document.body ? [document.body, ...document.body.querySelectorAll('*')] : []) {
+    if (found !== null && !Node.prototype.contains.call(found, node)) break;
+    if (fits(node)) found = node;
+  }
   return found;
 };
+// A form's fields hide its methods of the same name, in every world.
+const boxOf = node => Element.prototype.getBoundingClientRect.call(node);
 const visible = node => {
-  const box = node.getBoundingClientRect();
+  const box = boxOf(node);
   return box.width > 0 && box.height > 0 && getComputedStyle(node).visibility === 'visible';
 };
 """
@@ -67,8 +72,8 @@ ELEMENT_BOX = (
     const node = find(selector);
     if (node === null) return {missing: 'not in the document'};
     if (!visible(node)) return {missing: 'not visible'};
-    node.scrollIntoView({block: 'center', inline: 'center', behavior: 'instant'});
-    const box = node.getBoundingClientRect();
+    Element.prototype.scrollIntoView.call(node, {block: 'center', inline: 'center', behavior: 'instant'});
+    const box = boxOf(node);
     return {x: box.x + window.scrollX, y: box.y + window.scrollY, width: box.width, height: box.height};
   } catch (error) { return {error: error.message}; }
 }"""

@@ -6,6 +6,7 @@ One converter serves request bodies, settings, query parameters and the command 
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import json
 import math
@@ -40,11 +41,9 @@ class ValidationError(Exception):
     """A value that cannot be accepted; every fault is named, up to `MAX_FAULTS`."""
 
     def __init__(self, faults: list[Fault], code: str = "invalid_request") -> None:
-        super().__init__(
-            "; ".join(f"{fault.field}: {fault.message}" if fault.field else fault.message for fault in faults)
-        )
         self.faults = faults[:MAX_FAULTS]
         self.code = code
+        super().__init__("; ".join(f"{f.field}: {f.message}" if f.field else f.message for f in self.faults))
 
 
 def kind_of(value: object) -> str:
@@ -97,6 +96,11 @@ def _limited(kind: Any) -> Callable[[object, Any], Any]:
     limits = [extra for extra in extras if isinstance(extra, Range | Length)]
 
     def structure(value: object, _: Any) -> Any:
+        if isinstance(value, list | dict):
+            # Before the items: a hostile list may have a million.
+            for limit in limits:
+                if isinstance(limit, Length):
+                    limit.check(value)
         result = hook(value, base)
         for limit in limits:
             limit.check(result)
@@ -173,6 +177,18 @@ def structure(value: object, cls: type[T]) -> T:
         raise ValidationError(faults_of(error)) from None
 
 
+def valid_part(given: Mapping[str, object], cls: type[T]) -> T:
+    """The value of those fields that are valid by themselves, so that what is between fields can be judged too."""
+    known = fields_of(cls)
+    good = {}
+    for name, value in given.items():
+        if name in known:
+            with contextlib.suppress(ValidationError):
+                structure({name: value}, cls)
+                good[name] = value
+    return structure(good, cls)
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """`; did you mean X?` for a name that is close to a known one, else nothing."""
     close = difflib.get_close_matches(name, known, n=1)
@@ -190,9 +206,9 @@ def faults_of(error: BaseException, path: str = "") -> list[Fault]:
         return [Fault(f"{path}.{fault.field}" if path else fault.field, fault.message) for fault in error.faults]
     if isinstance(error, ForbiddenExtraKeysError):
         known = [field.name for field in attrs.fields(error.cl)]
-        names = sorted(error.extra_fields)
+        names = [name[:MAX_ECHO] for name in sorted(error.extra_fields)[:MAX_FAULTS]]
         prefix = f"{path}." if path else ""
-        return [Fault(prefix + name[:MAX_ECHO], f"unknown field{nearest(name, known)}") for name in names]
+        return [Fault(prefix + name, f"unknown field{nearest(name, known)}") for name in names]
     if isinstance(error, KeyError):
         return [Fault(path, "is required")]
     return [Fault(path, str(error))]
@@ -255,11 +271,11 @@ def nested(pairs: Iterable[tuple[str, str]], cls: type) -> dict[str, Any]:
     for name, text in pairs:
         *parents, leaf = name.split(".", 3)
         known: dict[str, Any] = fields_of(cls)
-        place = result
+        place: Any = result
         for parent in parents:
             inner = bare_type(known.get(parent, str))
             known = fields_of(inner) if attrs.has(inner) else {}
-            place = place.setdefault(parent, {}) if isinstance(place, dict) else {}
+            place = place.setdefault(parent, {}) if isinstance(place, dict) else None
         if not isinstance(place, dict) or leaf in place:
             raise ValidationError([Fault(name[:MAX_ECHO], "is given twice")])
         place[leaf] = value_of(text, known.get(leaf, str))
