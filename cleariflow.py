@@ -861,6 +861,8 @@ class JournalStorage(Storage):
         # How many lines were handed over, and how many of them are on disk.
         self._put = self._durable = 0
         self._closed = False
+        # trio's own threads are shared with name look-ups, which hostile pages can make last.
+        self._limiter = trio.CapacityLimiter(1)
         # Something was put; something was written, or could not be.
         self._changed, self._attempted = trio.Event(), trio.Event()
         try:
@@ -942,7 +944,7 @@ class JournalStorage(Storage):
         tables = {name: documents.copy() for name, documents in self._tables.items()} if folding else None
         try:
             with trio.CancelScope(shield=True):
-                await trio.to_thread.run_sync(self._file.save, data, tables)
+                await trio.to_thread.run_sync(self._file.save, data, tables, limiter=self._limiter)
         except OSError as error:
             self.fault = error
         else:
@@ -1012,24 +1014,22 @@ class Store:
         self.artifacts = folder / "artifacts"
         self.temporary = folder / "tmp"
         try:
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._storage = JournalStorage(folder / "jobs.journal")
-            for path in (self.artifacts, self.temporary):
-                path.mkdir(mode=0o700, exist_ok=True)
+            for path in (folder, self.artifacts, self.temporary):
+                path.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as error:
             raise StoreError(f"cannot use the data folder {folder}: {error}", error.errno) from error
+        self._storage = JournalStorage(folder / "jobs.journal")
         self._table = JournalTable(self._storage, "jobs")
-        self.jobs: dict[str, Job] = {}
-        self._ended: deque[Job] = deque()
-        self._last_number = 0
-        for document in self._table:
-            job = Job.from_document(document.doc_id, document)
-            self.jobs[job.id] = job
-            self._last_number = max(self._last_number, job.number)
+        # Threads for artifacts of our own, as the journal's.
+        self.file_limiter = trio.CapacityLimiter(8)
+        stored = (Job.from_document(document.doc_id, document) for document in self._table)
+        # By number, newest last; lists rely on it.
+        self.jobs = {job.id: job for job in sorted(stored, key=lambda job: job.number)}
+        self._last_number = max((job.number for job in self.jobs.values()), default=0)
+        # In the order they ended.
+        ended = (job for job in self.jobs.values() if job.ended)
+        self._ended = deque(sorted(ended, key=lambda job: job.finished_at or ""))
         self._sweep()
-        for job in sorted(self.jobs.values(), key=lambda job: job.finished_at or ""):
-            if job.ended:
-                self._ended.append(job)
 
     def _sweep(self) -> None:
         """Remove what a killed process left: temporary folders, and files that no job knows."""
@@ -1085,7 +1085,7 @@ class Store:
 
     async def save_artifact(self, name: str, data: bytes) -> None:
         """Write a file so that it is whole on disk or not there; raises OSError."""
-        await trio.to_thread.run_sync(self._save_artifact, name, data)
+        await trio.to_thread.run_sync(self._save_artifact, name, data, limiter=self.file_limiter)
 
     def _save_artifact(self, name: str, data: bytes) -> None:
         partial = self.artifacts / f"{name}.new"
@@ -1728,12 +1728,17 @@ class Api:
         meta = job.meta()
         if job.state is State.DONE and with_result:
             path = self.service.artifact(job)
-            return await result_response(lambda: body | {"result": load_result(job, path), "meta": meta})
+            return await self.result_response(lambda: body | {"result": load_result(job, path), "meta": meta})
         if job.state is State.FAILED:
             body |= {"error": job.error, "error_detail": {"code": job.error_code, "retryable": job.retryable}}
         if job.state is State.QUEUED:
             meta["position"] = self.service.position(job)
         return json_response(body | {"meta": meta})
+
+    async def result_response(self, make: Callable[[], Mapping[str, Any]]) -> Response:
+        """A JSON answer around an artifact, read and encoded in a thread."""
+        with artifact_present():
+            return await trio.to_thread.run_sync(lambda: json_response(make()), limiter=self.service.store.file_limiter)
 
     async def read_result(self, prefix: ServiceName | None, job_id: str) -> Response:
         job = self.service.job(job_id)
@@ -1806,7 +1811,7 @@ class Api:
         if accept.quality(job.content_type.partition(";")[0]) > accept.quality("application/json"):
             return await self.artifact_response(job)
         path = self.service.artifact(job)
-        return await result_response(lambda: load_result(job, path))
+        return await self.result_response(lambda: load_result(job, path))
 
     # Health
 
@@ -1839,12 +1844,6 @@ ROUTES: tuple[tuple[str, str, Callable[..., Awaitable[Response]]], ...] = (
     ("GET", "/livez", Api.live),
     ("GET", "/readyz", Api.ready),
 )
-
-
-async def result_response(make: Callable[[], Mapping[str, Any]]) -> Response:
-    """A JSON answer around an artifact, read and encoded in a thread."""
-    with artifact_present():
-        return await trio.to_thread.run_sync(lambda: json_response(make()))
 
 
 @contextlib.contextmanager

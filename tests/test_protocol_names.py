@@ -43,7 +43,7 @@ class Schema:
     events: dict[str, dict[str, Any]]
     types: dict[str, dict[str, Any]]
     words: frozenset[str]
-    """The names of all parameters, results and properties."""
+    """The names of all parameters, results and properties, and the values of all enumerations."""
 
     def choices(self, domain: str, parameter: dict[str, Any]) -> list[str] | None:
         """The values that a parameter may have, None when there are no fixed ones."""
@@ -54,10 +54,11 @@ class Schema:
 
 
 def words_of(value: object) -> Iterator[str]:
-    """The name of everything that has one, at any depth."""
+    """The names and the enumerated values in a part of the schema, at any depth."""
     if isinstance(value, dict):
         if isinstance(value.get("name"), str):
             yield value["name"]
+        yield from (one for one in value.get("enum", ()) if isinstance(one, str))
         for inner in value.values():
             yield from words_of(inner)
     elif isinstance(value, list):
