@@ -1138,20 +1138,23 @@ class Output:
 
 
 class Progress:
-    """Which phase an attempt is in, and how many ms each took; `on_phase` is told of each."""
+    """Which phase an attempt is in, and how many ms each took; `on_phase` is told of each.
+
+    `unfinished` says what has not come, should time run out in this phase.
+    """
 
     def __init__(self, on_phase: Callable[[str], None] = lambda phase: None) -> None:
         self.phase = "open"
-        self.waiting_for: str | None = None
+        self.unfinished = "no page could be opened"
         self.timings: dict[str, int] = {}
         self._on_phase = on_phase
         self._since = self._started = trio.current_time()
 
-    def enter(self, phase: str, waiting_for: str | None = None) -> None:
-        """End the phase before and begin this one; `waiting_for` is a selector's wait, in words."""
+    def enter(self, phase: str, unfinished: str) -> None:
+        """End the phase before and begin this one."""
         now = trio.current_time()
         self.timings[self.phase] = self.timings.get(self.phase, 0) + round((now - self._since) * 1000)
-        self.phase, self.waiting_for, self._since = phase, waiting_for, now
+        self.phase, self.unfinished, self._since = phase, unfinished, now
         self._on_phase(phase)
 
     @property
@@ -1177,9 +1180,10 @@ async def attempt(open_page: OpenPage, parsed: Request, *, max_pixels: int, prog
                     await load(page, parsed, progress)
                     return await capture(page, parsed, max_pixels, progress)
                 assert soft.cancelled_caught
+                if progress.phase == "navigate" and page.has_document:
+                    progress.unfinished = f"the document did not get as far as wait_until: {parsed.wait_until}"
                 if late_s and page.has_document:
-                    gave_up_in = progress.waiting_for or progress.phase
-                    page.warnings.append(f"captured after {parsed.timeout_ms} ms, unfinished: {gave_up_in}")
+                    page.warnings.append(f"captured after {parsed.timeout_ms} ms: {progress.unfinished}")
                     return await capture(page, parsed, max_pixels, progress)
         assert hard.cancelled_caught or soft.cancelled_caught
     except CDPError as error:
@@ -1187,37 +1191,37 @@ async def attempt(open_page: OpenPage, parsed: Request, *, max_pixels: int, prog
         if failure is None:
             raise
         raise failure from error
-    if progress.waiting_for is not None:
-        raise JobFailed("selector_not_found", f"{progress.waiting_for} did not come within {parsed.timeout_ms} ms")
-    raise JobFailed("timeout", f"timeout: not finished after {parsed.timeout_ms} ms, in the phase {progress.phase}")
+    if progress.phase == "wait_for":
+        raise JobFailed("selector_not_found", f"{progress.unfinished} within {parsed.timeout_ms} ms")
+    raise JobFailed("timeout", f"timeout after {parsed.timeout_ms} ms: {progress.unfinished}")
 
 
 async def load(page: cdp.Page, parsed: Request, progress: Progress) -> None:
     """Bring the page to where it can be captured."""
-    progress.enter("prepare")
+    progress.enter("prepare", "the page could not be prepared")
     await page.prepare(render_options(parsed))
-    progress.enter("navigate")
+    progress.enter("navigate", "the server did not answer")
     if parsed.url is not None:
         await page.navigate(parsed.url, wait_until=parsed.wait_until)
     else:
         assert parsed.html is not None
         await page.set_content(parsed.html, parsed.base_url, wait_until=parsed.wait_until)
     if parsed.wait_until == "auto":
-        progress.enter("settle")
+        progress.enter("settle", "fonts and images in view were not ready")
         await page.settle()
     waits = list(parsed.wait_for)
     if isinstance(parsed, ScreenshotRequest) and parsed.selector is not None:
         waits.append(WaitFor(parsed.selector))
     for wait in waits:
-        progress.enter("wait_for", f"selector {wait.selector!r} to be {wait.state}")
+        progress.enter("wait_for", f"selector {wait.selector!r} was not {wait.state}")
         await page.wait_for(wait)
-    progress.enter("wait")
+    progress.enter("wait", "wait_ms was not over")
     await trio.sleep(parsed.wait_ms / 1000)
 
 
 async def capture(page: cdp.Page, parsed: Request, max_pixels: int, progress: Progress) -> Output:
     """The picture or the document, and what is told about it."""
-    progress.enter("capture")
+    progress.enter("capture", "the page did not let itself be captured")
     info = await page.info()
     meta: dict[str, Any] = {"url": info.url, "status_code": page.status_code, "title": info.title}
     if parsed.html is not None:
@@ -1228,7 +1232,7 @@ async def capture(page: cdp.Page, parsed: Request, max_pixels: int, progress: Pr
         meta |= {"width": picture.width, "height": picture.height}
     else:
         data, content_type = (await page.html()).encode(errors="replace"), "text/html; charset=utf-8"
-    progress.enter("close")
+    progress.enter("close", "the page could not be closed")
     meta |= {"elapsed_ms": progress.elapsed_ms, "timings": progress.timings, "warnings": page.warnings}
     meta["browser"] = page.product
     if isinstance(parsed, ScrapeRequest):

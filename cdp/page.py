@@ -282,11 +282,14 @@ class Page:
         event = _LIFECYCLE[wait_until]
         await self._until(lambda: self._document.loader_id != before and event in self._document.lifecycle)
         await self._caught_up()
+        loader_id = self._document.loader_id
+        exchange = self._exchanges.get(loader_id)
         if self._document.unreachable_url is not None:
             # The page moved on to a dead or blocked address before it was loaded.
-            loader_id = self._document.loader_id
-            exchange = self._exchanges.get(loader_id)
             raise self._failure(loader_id, exchange.net_error if exchange else "net::ERR_FAILED", is_download=False)
+        if exchange is not None and exchange.content_type == "application/pdf":
+            # The headless shell downloads it; full Chromium shows a viewer that captures blank.
+            raise NotAPage("a PDF", exchange.content_type, exchange.size_bytes)
 
     async def set_content(self, html: str, base_url: str | None, *, wait_until: WaitUntil = "load") -> None:
         """Show a document of the client's own, as `about:blank` or as if it came from `base_url`."""

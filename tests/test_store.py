@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import trio
 
 from cdp.tasks import open_tasks
 from cleariflow import Job, State, Step, Store, StoreError, transition
@@ -274,13 +273,6 @@ async def test_temporary_folders_are_swept(tmp_path: Path) -> None:
     async with open_store(tmp_path) as store:
         (store.temporary / "profile" / "Default").mkdir(parents=True)
         (store.temporary / "profile" / "Default" / "Cookies").write_text("x")
-    async with open_store(tmp_path) as store:
-        assert os.listdir(store.temporary) == []
-
-
-async def test_temporary_file_is_swept(tmp_path: Path) -> None:
-    async with open_store(tmp_path) as store:
-        (store.temporary / "file").write_text("x")
     async with open_store(tmp_path) as store:
         assert os.listdir(store.temporary) == []
 
