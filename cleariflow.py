@@ -1071,7 +1071,9 @@ class Store:
             self._ended.append(job)
 
     def remove(self, job: Job) -> None:
-        """Forget a job."""
+        """Forget a job, and its artifact."""
+        if job.artifact is not None:
+            self.drop_artifact(job.artifact)
         if self.jobs.pop(job.id, None) is not None and self._table.contains(doc_id=job.number):
             self._table.remove(doc_ids=[job.number])
 
@@ -1252,6 +1254,8 @@ class Service:
         self.pool = pool
         self.policy = policy
         self.draining = False
+        # The grace is over: nobody waits any more.
+        self.stopped = False
         self._schedule = Schedule()
         self._running: dict[str, trio.CancelScope] = {}
         # One for each ended-to-be job that somebody waits for.
@@ -1344,7 +1348,7 @@ class Service:
 
     async def wait(self, job: Job, timeout_s: float = math.inf) -> Job:
         """The job once it has ended, or after the time, or when the service begins to stop, as it is then."""
-        if not job.ended:
+        if not (job.ended or self.stopped):
             event = self._waited.setdefault(job.id, trio.Event())
             with trio.move_on_after(timeout_s):
                 await event.wait()
@@ -1520,6 +1524,7 @@ class Service:
                 self._idle = trio.Event()
                 await self._idle.wait()
         # Long-polls see their job as it is.
+        self.stopped = True
         for event in self._waited.values():
             event.set()
         self._waited.clear()
