@@ -63,8 +63,8 @@ import hypercorn.trio
 import trio
 from hypercorn.typing import ASGIFramework
 from quart import Response, request, send_file
-from quart.wrappers.response import FileBody
 from quart_trio import QuartTrio
+from quart_trio.wrappers.response import TrioFileBody
 from tinydb.storages import Storage
 from tinydb.table import Document, Table
 from werkzeug.exceptions import HTTPException
@@ -1547,7 +1547,7 @@ async def open_service(config: Config | None = None) -> AsyncIterator[Service]:
             switches=config.browser_arg,
             policy=policy,
             profile_root=store.temporary,
-            max_message_bytes=config.max_pixels * 4 * 4 // 3 + 2**20,
+            max_message_bytes=cdp.max_message_bytes(config.max_pixels),
         )
 
     async with open_tasks() as writer:
@@ -1759,7 +1759,7 @@ class Api:
         assert job.content_type is not None
         with artifact_present():
             response = await send_file(path, mimetype=job.content_type, conditional=True)
-        if isinstance(response.response, FileBody):
+        if isinstance(response.response, TrioFileBody):
             # quart's 8 KiB a thread hop make 28 MiB/s.
             response.response.buffer_size = 2**18
         response.headers["Content-Type"] = job.content_type

@@ -13,7 +13,7 @@ from . import errors, options
 from .browser import Browser, connect_browser, open_browser
 from .capture import Picture
 from .egress import AddressPolicy
-from .page import Page
+from .page import Page, max_message_bytes
 from .pool import Pool, open_pool
 
 __all__ = [
@@ -24,6 +24,7 @@ __all__ = [
     "Pool",
     "connect_browser",
     "errors",
+    "max_message_bytes",
     "open_browser",
     "open_pool",
     "options",

@@ -9,12 +9,13 @@ from urllib.parse import urlsplit
 
 import trio
 
-from .connection import MAX_MESSAGE_BYTES, Connection, open_connection
+from .capture import MAX_PIXELS
+from .connection import Connection, open_connection
 from .egress import AddressPolicy, Door, open_door
 from .errors import CDPError, ConnectionClosed, LaunchError, SessionClosed, TargetCrashed
 from .launcher import BrowserProcess, find_browser, launch
 from .options import Viewport
-from .page import Page
+from .page import Page, max_message_bytes
 from .tasks import open_tasks
 
 # Opening takes 6 ms and closing 4 ms; a browser that needs this long for either is hung.
@@ -23,6 +24,7 @@ DISPOSE_TIMEOUT_S = 5.0
 
 
 DEFAULT_VIEWPORT = Viewport()
+MAX_MESSAGE_BYTES = max_message_bytes(MAX_PIXELS)
 
 
 class Browser:

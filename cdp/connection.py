@@ -25,9 +25,6 @@ from .errors import CDPError, CommandError, ConnectionClosed, SessionClosed, Tar
 from .protocol import Event, Reply, decode, encode
 from .tasks import open_tasks
 
-# A picture of 64 million pixels as uncompressed RGBA is 256 MB, a third more in base64; callers with a smaller pixel
-# limit pass less. trio-websocket's default of 1 MiB closes on a 2 MiB message.
-MAX_MESSAGE_BYTES = 64_000_000 * 4 * 4 // 3 + 2**20
 # 2**18 reads 16 MiB three to four times faster than trio-websocket's 4 KiB.
 RECEIVE_BUFFER_BYTES = 2**18
 # The events this package reads are below 100 KB; a page's own URLs can make them as large as it likes.
@@ -234,7 +231,7 @@ class Connection:
 
 @asynccontextmanager
 async def open_connection(
-    url: str, *, lost: type[CDPError] = ConnectionClosed, max_message_bytes: int = MAX_MESSAGE_BYTES
+    url: str, *, lost: type[CDPError] = ConnectionClosed, max_message_bytes: int
 ) -> AsyncIterator[Connection]:
     """Connect to a websocket of the browser, `ws://127.0.0.1:PORT/devtools/...`.
 
