@@ -24,7 +24,7 @@ DISPOSE_TIMEOUT_S = 5.0
 
 
 DEFAULT_VIEWPORT = Viewport()
-MAX_MESSAGE_BYTES = max_message_bytes(MAX_PIXELS)
+MAX_PAGE_MESSAGE_BYTES = max_message_bytes(MAX_PIXELS)
 
 
 class Browser:
@@ -151,7 +151,7 @@ async def open_browser(
     switches: Iterable[str] = (),
     policy: AddressPolicy | None = None,
     profile_root: Path | None = None,
-    max_message_bytes: int = MAX_MESSAGE_BYTES,
+    max_message_bytes: int = MAX_PAGE_MESSAGE_BYTES,
 ) -> AsyncIterator[Browser]:
     """Launch a Chromium and connect to it.
 
@@ -177,7 +177,7 @@ async def _end_with_process(process: BrowserProcess, browser: Browser) -> None:
 
 @asynccontextmanager
 async def connect_browser(
-    endpoint: str, *, policy: AddressPolicy | None = None, max_message_bytes: int = MAX_MESSAGE_BYTES
+    endpoint: str, *, policy: AddressPolicy | None = None, max_message_bytes: int = MAX_PAGE_MESSAGE_BYTES
 ) -> AsyncIterator[Browser]:
     """Connect to a browser that runs already, at the websocket URL of its browser-wide session.
 

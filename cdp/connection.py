@@ -25,6 +25,8 @@ from .errors import CDPError, CommandError, ConnectionClosed, SessionClosed, Tar
 from .protocol import Event, Reply, decode, encode
 from .tasks import open_tasks
 
+# trio-websocket's default of 1 MiB closes on a 2 MiB message.
+MAX_MESSAGE_BYTES = 2**28
 # 2**18 reads 16 MiB three to four times faster than trio-websocket's 4 KiB.
 RECEIVE_BUFFER_BYTES = 2**18
 # The events this package reads are below 100 KB; a page's own URLs can make them as large as it likes.
@@ -231,7 +233,7 @@ class Connection:
 
 @asynccontextmanager
 async def open_connection(
-    url: str, *, lost: type[CDPError] = ConnectionClosed, max_message_bytes: int
+    url: str, *, lost: type[CDPError] = ConnectionClosed, max_message_bytes: int = MAX_MESSAGE_BYTES
 ) -> AsyncIterator[Connection]:
     """Connect to a websocket of the browser, `ws://127.0.0.1:PORT/devtools/...`.
 

@@ -62,10 +62,7 @@ _IMAGES_READY = """() => Promise.allSettled([...document.images].filter(image =>
 
 
 def max_message_bytes(max_pixels: int) -> int:
-    """The largest message that a job may need: a picture of so many pixels, or a document of `MAX_HTML_BYTES`.
-
-    trio-websocket's default of 1 MiB closes on a 2 MiB message.
-    """
+    """The largest message that a job may need: a picture of so many pixels, or a document of `MAX_HTML_BYTES`."""
     # Uncompressed RGBA, a third more in base64; a document of nothing but quotes doubles in JSON.
     return max(max_pixels * 4 * 4 // 3, MAX_HTML_BYTES * 2) + 2**20
 
