@@ -219,8 +219,10 @@ async def _drain(stderr_fd: int, tail: deque[bytes], endpoint: _Endpoint) -> Non
         async for chunk in stream:
             tail.append(bytes(chunk[-STDERR_CHUNK_BYTES:]))
             if not endpoint.known.is_set():
-                head = (head + chunk)[-ENDPOINT_BYTES:]
-                if found := _LISTENING.search(head):
+                head += chunk
+                found = _LISTENING.search(head)
+                head = head[-ENDPOINT_BYTES:]
+                if found:
                     endpoint.url = found[1].decode()
                     endpoint.known.set()
 
