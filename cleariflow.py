@@ -67,7 +67,7 @@ from quart_trio import QuartTrio
 from quart_trio.wrappers.response import TrioFileBody
 from tinydb.storages import Storage
 from tinydb.table import Document, Table
-from werkzeug.exceptions import HTTPException
+from werkzeug.exceptions import HTTPException, RequestedRangeNotSatisfiable
 
 import cdp
 from cdp.errors import (
@@ -1758,13 +1758,18 @@ class Api:
         path = self.service.artifact(job)
         assert job.content_type is not None
         with artifact_present():
-            response = await send_file(path, mimetype=job.content_type, conditional=True)
+            try:
+                response = await send_file(path, mimetype=job.content_type, conditional=True)
+            except RequestedRangeNotSatisfiable:
+                # quart leaves out the length, which tells the client what it may ask for.
+                size = (await trio.Path(path).stat()).st_size
+                raise RequestedRangeNotSatisfiable(size) from None
         if isinstance(response.response, TrioFileBody):
             # quart's 8 KiB a thread hop make 28 MiB/s.
             response.response.buffer_size = 2**18
         response.headers["Content-Type"] = job.content_type
         response.headers["Cache-Control"] = "private, no-cache"
-        response.expires = None
+        response.headers.pop("Expires", None)
         response.headers["Content-Security-Policy"] = "sandbox"
         return response
 

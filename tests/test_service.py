@@ -19,6 +19,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 import cdp
 from cdp.capture import Picture
 from cdp.errors import CommandError, ConnectionClosed, TargetCrashed
+from cdp.options import PageOptions
 from cdp.page import PageInfo
 from cdp.tasks import open_tasks
 from cdp.validation import ValidationError
@@ -102,8 +103,8 @@ class FakePage:
         self._pool = pool
         self._url = "about:blank"
 
-    async def prepare(self, options: object) -> None:
-        await trio.lowlevel.checkpoint()
+    async def prepare(self, options: PageOptions) -> None:
+        self._pool.prepared.append(options)
 
     async def navigate(self, url: str, *, wait_until: str) -> None:
         self._url = url
@@ -135,6 +136,7 @@ class FakePool:
     def __init__(self, visit: Callable[[str], Awaitable[None]] = at_once) -> None:
         self.visit = visit
         self.visited: list[str] = []
+        self.prepared: list[PageOptions] = []
         self.pages_open = 0
         self.browser: object | None = object()
         self.fault: str | None = None
@@ -926,10 +928,10 @@ async def test_who_waits_for_a_job_is_woken_by_the_end_of_the_drain(autojump_clo
 
 
 @asynccontextmanager
-async def open_disk(folder: Path, pool: FakePool, *, workers: int = 1) -> AsyncIterator[Service]:
+async def open_disk(folder: Path, pool: FakePool, *, workers: int = 1, **settings: Any) -> AsyncIterator[Service]:
     """A service over a real store and a fake pool; without workers its jobs stay as recovery leaves them."""
     store = Store(folder)
-    config = Config(data_dir=str(folder))
+    config = Config(data_dir=str(folder), **settings)
     async with open_tasks() as writer:
         await writer.start(store.run)
         async with open_tasks() as tasks:

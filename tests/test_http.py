@@ -1,0 +1,867 @@
+"""The HTTP contract, without a socket: every route, every status, over a real store and pages without a browser."""
+
+from __future__ import annotations
+
+import base64
+import json
+import logging
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import attrs
+import pytest
+import trio
+from hypothesis import HealthCheck, given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+from quart.wrappers import Response
+
+import cleariflow
+from cdp import errors
+from cleariflow import LOSSES_ALLOWED, ROUTES, Job, Service, StoreError, create_app
+from tests.test_service import URL, FakePool, Gate, at_once, open_disk, open_house
+
+JSON = "application/json"
+PREFIXES = ("", "/screenshot", "/scrape")
+
+
+@attrs.define
+class Api:
+    """A client of a running service."""
+
+    client: Any
+    service: Service
+    pool: FakePool
+
+    async def get(self, path: str, **headers: str) -> Response:
+        return await self.client.get(path, headers=named(headers))
+
+    async def post(self, path: str, body: object, **headers: str) -> Response:
+        """A POST of JSON, or of bytes as they are."""
+        data = body if isinstance(body, bytes) else json.dumps(body).encode()
+        return await self.client.post(path, data=data, headers={"Content-Type": JSON} | named(headers))
+
+    async def submit(self, service: str = "scrape", url: str = URL, priority: int = 0) -> Job:
+        answer = await self.post(f"/{service}/v1/jobs", {"request": {"url": url}, "priority": priority})
+        assert answer.status_code == 202
+        return self.service.job((await answer.get_json())["job_id"])
+
+    async def ended(self, service: str = "scrape", url: str = URL) -> Job:
+        return await self.service.wait(await self.submit(service, url))
+
+
+def named(headers: dict[str, str]) -> dict[str, str]:
+    """Keyword arguments as header names."""
+    return {name.replace("_", "-"): value for name, value in headers.items()}
+
+
+@asynccontextmanager
+async def open_api(
+    folder: Path, visit: Callable[[str], Awaitable[None]] = at_once, *, pool: FakePool | None = None, **settings: Any
+) -> AsyncIterator[Api]:
+    pool = pool or FakePool(visit)
+    async with open_disk(folder, pool, **settings) as service:
+        yield Api(create_app(service).test_client(), service, pool)
+
+
+@pytest.fixture
+async def api(tmp_path: Path) -> AsyncIterator[Api]:
+    """Every page loads at once."""
+    async with open_api(tmp_path) as api:
+        yield api
+
+
+@pytest.fixture
+async def held(tmp_path: Path) -> AsyncIterator[Api]:
+    """No page ever loads."""
+    async with open_api(tmp_path, Gate()) as api:
+        yield api
+
+
+async def error(answer: Response, status: int, code: str) -> dict[str, Any]:
+    """The error of an answer, which must be one of the contract's."""
+    text = await answer.get_data(as_text=True)
+    assert (answer.status_code, answer.mimetype) == (status, JSON), text
+    assert "Traceback" not in text
+    body = json.loads(text)
+    assert body.keys() == {"ok", "error"}
+    assert body["ok"] is False
+    assert body["error"]["code"] == code
+    assert body["error"]["message"]
+    members: dict[str, Any] = body["error"]
+    return members
+
+
+async def faults(answer: Response, code: str = "invalid_request") -> list[str]:
+    """The names of the faults of a 400."""
+    told = await error(answer, 400, code)
+    assert told["field"] == told["faults"][0]["field"]
+    return [fault["field"] for fault in told["faults"]]
+
+
+# ---- Creating jobs ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("prefix", PREFIXES[1:])
+async def test_create_answers_202_with_the_id_and_nothing_else(api: Api, prefix: str) -> None:
+    answer = await api.post(f"{prefix}/v1/jobs", {"request": {"url": URL}})
+    body = await answer.get_json()
+    assert (answer.status_code, answer.mimetype, list(body)) == (202, JSON, ["job_id"])
+    assert re.fullmatch(r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}", body["job_id"])
+
+
+async def test_create_tells_the_location(api: Api) -> None:
+    answer = await api.post("/scrape/v1/jobs", {"request": {"url": URL}})
+    assert answer.headers["Location"] == f"/v1/jobs/{(await answer.get_json())['job_id']}"
+
+
+async def test_location_begins_with_the_root_path(tmp_path: Path) -> None:
+    async with open_api(tmp_path, root_path="/pictures") as api:
+        answer = await api.post("/scrape/v1/jobs", {"request": {"url": URL}})
+        assert answer.headers["Location"].startswith("/pictures/v1/jobs/")
+
+
+async def test_create_passes_the_priority_on(held: Api) -> None:
+    assert (await held.submit(priority=-7)).priority == -7
+
+
+@pytest.mark.parametrize("content_type", [JSON, "application/json; charset=utf-8", "Application/JSON"])
+async def test_create_takes_json_by_its_type(api: Api, content_type: str) -> None:
+    answer = await api.post("/scrape/v1/jobs", {"request": {"url": URL}}, Content_Type=content_type)
+    assert answer.status_code == 202
+
+
+# ---- Which service ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("host", "path", "field", "service"),
+    [
+        ("localhost", "/screenshot/v1/jobs", None, "screenshot"),
+        ("localhost", "/scrape/v1/jobs", None, "scrape"),
+        ("screenshot.localhost", "/v1/jobs", None, "screenshot"),
+        ("scrape.localhost:8000", "/v1/jobs", None, "scrape"),
+        ("SCRAPE.LOCALHOST", "/v1/jobs", None, "scrape"),
+        ("scrape.localhost.", "/v1/jobs", None, "scrape"),
+        ("scrape.localhost", "/screenshot/v1/jobs", None, "scrape"),
+        ("localhost", "/v1/jobs", "screenshot", "screenshot"),
+        ("127.0.0.1:8000", "/v1/jobs", "scrape", "scrape"),
+        ("scrape.localhost", "/v1/jobs", "scrape", "scrape"),
+        ("localhost", "/scrape/v1/jobs", "scrape", "scrape"),
+        ("screenshots.localhost", "/v1/jobs", "scrape", "scrape"),
+    ],
+)
+async def test_service_is_chosen_by_host_then_prefix_then_field(
+    api: Api, host: str, path: str, field: str | None, service: str
+) -> None:
+    body = {"request": {"url": URL}} | ({"service": field} if field else {})
+    answer = await api.post(path, body, Host=host)
+    assert answer.status_code == 202
+    assert api.service.job((await answer.get_json())["job_id"]).service == service
+
+
+async def test_service_left_open_names_the_three_ways(api: Api) -> None:
+    answer = await api.post("/v1/jobs", {"request": {"url": URL}})
+    message = (await error(answer, 400, "invalid_request"))["message"]
+    assert all(way in message for way in ("screenshot.localhost", "/scrape/v1/jobs", '"service"'))
+
+
+@pytest.mark.parametrize(("host", "path"), [("localhost", "/screenshot/v1/jobs"), ("screenshot.localhost", "/v1/jobs")])
+async def test_service_field_must_not_contradict(api: Api, host: str, path: str) -> None:
+    answer = await api.post(path, {"request": {"url": URL}, "service": "scrape"}, Host=host)
+    assert await faults(answer) == ["service"]
+
+
+@pytest.mark.parametrize(
+    "host", ["evil.com", "localhost.evil.com", "screenshot.evil.com", "xlocalhost", "127.0.0.1.nip.io"]
+)
+@pytest.mark.parametrize("path", ["/v1/jobs", "/livez", "/screenshot/v1/screenshot?url=http://a.b", "/nothing"])
+async def test_unknown_host_is_refused_on_every_route(api: Api, host: str, path: str) -> None:
+    assert await faults(await api.get(path, Host=host)) == ["Host"]
+
+
+@pytest.mark.parametrize(
+    "host",
+    ["localhost", "LOCALHOST:1", "a.localhost", "127.0.0.1", "192.168.0.9:80", "[::1]", "[::1]:8000", "localhost."],
+)
+async def test_host_of_this_machine_is_known(api: Api, host: str) -> None:
+    assert (await api.get("/livez", Host=host)).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("host", "status"), [("scrape.example.org", 202), ("example.org", 400), ("a.example.org.evil.com", 400)]
+)
+async def test_allow_host_is_a_glob(tmp_path: Path, host: str, status: int) -> None:
+    async with open_api(tmp_path, allow_host=("*.Example.org",)) as api:
+        answer = await api.post("/scrape/v1/jobs", {"request": {"url": URL}}, Host=host)
+        assert answer.status_code == status
+
+
+async def test_open_service_knows_every_host(tmp_path: Path) -> None:
+    async with open_api(tmp_path, open=True) as api:
+        assert (await api.get("/livez", Host="evil.com")).status_code == 200
+
+
+# ---- Reading jobs ----------------------------------------------------------------------------------------------------
+
+META = {"service", "priority", "attempts", "created_at", "started_at", "finished_at", "queue_ms"}
+RESULT_META = {"url", "status_code", "title", "elapsed_ms", "timings", "warnings", "browser"}
+
+
+async def test_queued_job_has_its_members(held: Api) -> None:
+    await held.submit()
+    await held.pool.reached(1)
+    job = await held.submit()
+    body = await (await held.get(f"/v1/jobs/{job.id}")).get_json()
+    assert body.keys() == {"job_id", "status", "meta"}
+    assert (body["job_id"], body["status"], body["meta"]["position"]) == (job.id, "queued", 0)
+    assert body["meta"].keys() == META | {"position"}
+
+
+async def test_running_job_has_its_members(held: Api) -> None:
+    job = await held.submit()
+    await held.pool.reached(1)
+    body = await (await held.get(f"/v1/jobs/{job.id}")).get_json()
+    assert body == {"job_id": job.id, "status": "running", "meta": body["meta"]}
+    assert body["meta"].keys() == META
+
+
+async def test_done_picture_has_its_members(api: Api) -> None:
+    job = await api.ended("screenshot")
+    body = await (await api.get(f"/v1/jobs/{job.id}")).get_json()
+    assert body.keys() == {"job_id", "status", "result", "meta"}
+    assert (body["status"], body["meta"].keys()) == ("done", META)
+    result = body["result"]
+    assert result.keys() == {"ok", "image_base64", "content_type", "meta"}
+    assert (result["ok"], result["content_type"]) == (True, "image/jpeg")
+    assert base64.b64decode(result["image_base64"], validate=True) == URL.encode()
+    assert result["meta"].keys() >= RESULT_META | {"width", "height"}
+
+
+async def test_done_scrape_has_its_members(api: Api) -> None:
+    job = await api.ended("scrape")
+    result = (await (await api.get(f"/v1/jobs/{job.id}")).get_json())["result"]
+    assert result.keys() == {"ok", "html", "meta"}
+    assert (result["ok"], result["html"]) == (True, f"<html>{URL}</html>")
+    assert result["meta"].keys() >= RESULT_META | {"duration_ms"}
+    assert (result["meta"]["url"], result["meta"]["status_code"]) == (URL, 200)
+
+
+async def test_failed_job_has_its_members(tmp_path: Path) -> None:
+    async def visit(url: str) -> None:
+        raise errors.NavigationError("net::ERR_NAME_NOT_RESOLVED")
+
+    async with open_api(tmp_path, visit) as api:
+        job = await api.ended()
+        body = await (await api.get(f"/v1/jobs/{job.id}")).get_json()
+    assert body == {
+        "job_id": job.id,
+        "status": "failed",
+        "error": "navigation failed: net::ERR_NAME_NOT_RESOLVED",
+        "error_detail": {"code": "navigation_failed", "retryable": True},
+        "meta": body["meta"],
+    }
+
+
+async def test_result_false_leaves_the_output_out(api: Api) -> None:
+    job = await api.ended()
+    body = await (await api.get(f"/v1/jobs/{job.id}?result=false")).get_json()
+    assert body == {"job_id": job.id, "status": "done", "meta": body["meta"]}
+
+
+@pytest.mark.parametrize("prefix", PREFIXES)
+@pytest.mark.parametrize("host", ["localhost", "screenshot.localhost", "scrape.localhost"])
+async def test_job_is_found_on_every_route(api: Api, prefix: str, host: str) -> None:
+    job = await api.ended()
+    assert (await api.get(f"{prefix}/v1/jobs/{job.id}", Host=host)).status_code == 200
+
+
+@pytest.mark.parametrize("job_id", ["nothing", "%00", "..", "%2e%2e%2fjobs.journal", "A" * 5000, "%ff", "550e8400"])
+@pytest.mark.parametrize("rest", ["", "/result"])
+async def test_unknown_job_is_404(api: Api, job_id: str, rest: str) -> None:
+    await error(await api.get(f"/v1/jobs/{job_id}{rest}"), 404, "not_found")
+
+
+async def test_wait_returns_when_the_job_ends(held: Api) -> None:
+    job = await held.submit()
+    assert isinstance(held.pool.visit, Gate)
+    async with trio.open_nursery() as nursery:
+
+        async def read() -> None:
+            body = await (await held.get(f"/v1/jobs/{job.id}?wait=30")).get_json()
+            assert body["status"] == "done"
+
+        nursery.start_soon(read)
+        await held.pool.reached(1)
+        held.pool.visit.open.set()
+
+
+async def test_wait_returns_the_job_as_it_is_when_its_time_is_over(held: Api) -> None:
+    job = await held.submit()
+    body = await (await held.get(f"/v1/jobs/{job.id}?wait=0.05")).get_json()
+    assert body["status"] == "running"
+
+
+async def test_longer_wait_counts_as_the_longest(held: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cleariflow, "MAX_WAIT_S", 0.05)
+    job = await held.submit()
+    with trio.fail_after(10):
+        assert (await held.get(f"/v1/jobs/{job.id}?wait=1e9")).status_code == 200
+
+
+async def test_wait_for_an_ended_job_returns_at_once(api: Api) -> None:
+    job = await api.ended()
+    with trio.fail_after(5):
+        assert (await api.get(f"/v1/jobs/{job.id}?wait=60")).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("query", "names"),
+    [
+        *[(f"wait={text}", ["wait"]) for text in ("-1", "x", "", "nan", "inf", "-inf", "1s", "%00", "1,5")],
+        *[(f"result={text}", ["result"]) for text in ("x", "", "2", "no")],
+        ("wait=1&wait=2", ["wait"]),
+        ("wiat=1", ["wiat"]),
+        ("wait=-1&result=x", ["wait", "result"]),
+    ],
+)
+async def test_faulty_query_is_named(api: Api, query: str, names: list[str]) -> None:
+    job = await api.ended()
+    assert await faults(await api.get(f"/v1/jobs/{job.id}?{query}")) == names
+
+
+# ---- The result ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("service", "content_type", "data"),
+    [
+        ("screenshot", "image/jpeg", URL.encode()),
+        ("scrape", "text/html; charset=utf-8", f"<html>{URL}</html>".encode()),
+    ],
+)
+async def test_result_is_the_artifact_itself(api: Api, service: str, content_type: str, data: bytes) -> None:
+    job = await api.ended(service)
+    answer = await api.get(f"/v1/jobs/{job.id}/result")
+    assert (answer.status_code, answer.headers["Content-Type"]) == (200, content_type)
+    assert await answer.get_data() == data
+
+
+async def test_result_carries_the_headers_of_the_contract(api: Api) -> None:
+    job = await api.ended()
+    headers = (await api.get(f"/v1/jobs/{job.id}/result")).headers
+    assert headers["Cache-Control"] == "private, no-cache"
+    assert headers["X-Content-Type-Options"] == "nosniff"
+    assert headers["Content-Security-Policy"] == "sandbox"
+    assert headers["ETag"]
+    assert "Expires" not in headers
+
+
+async def test_result_known_to_the_client_is_304(api: Api) -> None:
+    job = await api.ended()
+    etag = (await api.get(f"/v1/jobs/{job.id}/result")).headers["ETag"]
+    answer = await api.get(f"/v1/jobs/{job.id}/result", If_None_Match=etag)
+    assert (answer.status_code, await answer.get_data()) == (304, b"")
+
+
+async def test_other_etag_gets_the_result(api: Api) -> None:
+    job = await api.ended()
+    assert (await api.get(f"/v1/jobs/{job.id}/result", If_None_Match='"other"')).status_code == 200
+
+
+async def test_range_is_a_part_of_the_result(api: Api) -> None:
+    job = await api.ended("screenshot")
+    answer = await api.get(f"/v1/jobs/{job.id}/result", Range="bytes=2-5")
+    assert (answer.status_code, await answer.get_data()) == (206, URL.encode()[2:6])
+    assert answer.headers["Content-Range"] == f"bytes 2-5/{len(URL)}"
+
+
+async def test_range_beyond_the_result_is_416(api: Api) -> None:
+    job = await api.ended("screenshot")
+    answer = await api.get(f"/v1/jobs/{job.id}/result", Range="bytes=500-")
+    await error(answer, 416, "invalid_request")
+    assert answer.headers["Content-Range"] == f"bytes */{len(URL)}"
+
+
+async def test_head_of_the_result_has_its_length(api: Api) -> None:
+    job = await api.ended("screenshot")
+    answer = await api.client.head(f"/v1/jobs/{job.id}/result")
+    assert (answer.status_code, answer.headers["Content-Length"]) == (200, str(len(URL)))
+
+
+@pytest.mark.parametrize("rest", ["", "/result"])
+async def test_result_that_vanished_is_expired(api: Api, rest: str) -> None:
+    job = await api.ended()
+    api.service.artifact(job).unlink()
+    await error(await api.get(f"/v1/jobs/{job.id}{rest}"), 410, "expired")
+
+
+@pytest.mark.parametrize("rest", ["", "/result"])
+async def test_expired_result_is_410_then_404(api: Api, rest: str) -> None:
+    job = await api.ended()
+    assert job.finished_at is not None
+    end = datetime.fromisoformat(job.finished_at)
+    api.service.store.expire(100, end + timedelta(seconds=100))
+    await error(await api.get(f"/v1/jobs/{job.id}{rest}"), 410, "expired")
+    api.service.store.expire(100, end + timedelta(seconds=200))
+    await error(await api.get(f"/v1/jobs/{job.id}{rest}"), 404, "not_found")
+
+
+async def test_result_of_a_job_that_has_not_ended_is_409(held: Api) -> None:
+    job = await held.submit()
+    await error(await held.get(f"/v1/jobs/{job.id}/result"), 409, "not_ended")
+
+
+async def test_result_of_a_failed_job_is_424_with_its_error(held: Api) -> None:
+    job = await held.submit()
+    held.service.cancel(job)
+    told = await error(await held.get(f"/v1/jobs/{job.id}/result"), 424, "job_failed")
+    assert told["message"] == "the job was cancelled"
+
+
+# ---- Deleting and listing --------------------------------------------------------------------------------------------
+
+
+async def test_delete_answers_with_the_cancelled_job(held: Api) -> None:
+    job = await held.submit()
+    answer = await held.client.delete(f"/v1/jobs/{job.id}")
+    body = await answer.get_json()
+    assert (answer.status_code, body["status"], body["error_detail"]) == (
+        200,
+        "failed",
+        {"code": "cancelled", "retryable": False},
+    )
+
+
+async def test_delete_of_an_ended_job_changes_nothing(api: Api) -> None:
+    job = await api.ended()
+    answer = await api.client.delete(f"/v1/jobs/{job.id}")
+    assert (answer.status_code, (await answer.get_json())["status"]) == (200, "done")
+    assert (await api.get(f"/v1/jobs/{job.id}/result")).status_code == 200
+
+
+async def test_list_has_rows_of_the_contract_newest_first(held: Api) -> None:
+    jobs = [await held.submit(url=f"{URL}{index}") for index in range(3)]
+    body = await (await held.get("/v1/jobs")).get_json()
+    assert body.keys() == {"jobs", "next"}
+    assert [row["job_id"] for row in body["jobs"]] == [job.id for job in reversed(jobs)]
+    assert body["jobs"][0].keys() == {"job_id", "service", "status", "url", "meta"}
+    assert (body["jobs"][0]["url"], body["next"]) == (f"{URL}2", None)
+
+
+async def test_list_goes_on_at_its_cursor(held: Api) -> None:
+    jobs = [await held.submit() for _ in range(5)]
+    seen: list[str] = []
+    cursor = ""
+    for _ in range(3):
+        body = await (await held.get(f"/v1/jobs?limit=2{cursor}")).get_json()
+        seen += [row["job_id"] for row in body["jobs"]]
+        cursor = f"&cursor={body['next']}"
+    assert body["next"] is None
+    assert seen == [job.id for job in reversed(jobs)]
+
+
+async def test_list_of_exactly_one_page_has_no_next(held: Api) -> None:
+    for _ in range(2):
+        await held.submit()
+    assert (await (await held.get("/v1/jobs?limit=2")).get_json())["next"] is None
+
+
+async def test_list_by_status(held: Api) -> None:
+    running = await held.submit()
+    await held.pool.reached(1)
+    await held.submit()
+    body = await (await held.get("/v1/jobs?status=running")).get_json()
+    assert [row["job_id"] for row in body["jobs"]] == [running.id]
+
+
+@pytest.mark.parametrize("service", ["screenshot", "scrape"])
+async def test_list_below_a_prefix_shows_its_service(held: Api, service: str) -> None:
+    for name in ("screenshot", "scrape"):
+        await held.submit(name)
+    body = await (await held.get(f"/{service}/v1/jobs")).get_json()
+    assert [row["service"] for row in body["jobs"]] == [service]
+
+
+@pytest.mark.parametrize(
+    "query",
+    ["limit=0", "limit=1001", "limit=x", "limit=1.5", "cursor=-1", "cursor=x", "status=ended", "status=", "state=done"],
+)
+async def test_faulty_list_query_is_named(api: Api, query: str) -> None:
+    assert await faults(await api.get(f"/v1/jobs?{query}")) == [query.partition("=")[0]]
+
+
+async def test_key_in_the_query_is_no_fault_of_a_list(api: Api) -> None:
+    assert (await api.get("/v1/jobs?api_key=hush")).status_code == 200
+
+
+# ---- Refusals --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "path", ["/", "/v1", "/v1/", "/v1/jobs/", "/v2/jobs", "/scrape", "/print/v1/jobs", "/v1/jobs/a/b/c"]
+)
+async def test_unknown_path_is_404(api: Api, path: str) -> None:
+    await error(await api.get(path), 404, "not_found")
+
+
+@pytest.mark.parametrize("prefix", PREFIXES)
+@pytest.mark.parametrize("path", sorted({path for _, path, _ in ROUTES}))
+async def test_other_method_is_405_with_those_allowed(api: Api, prefix: str, path: str) -> None:
+    answer = await api.client.put(prefix + path.replace("<job_id>", "x"))
+    await error(answer, 405, "method_not_allowed")
+    allowed = {name.strip() for name in answer.headers["Allow"].split(",")}
+    assert allowed - {"HEAD", "OPTIONS"} == {method for method, known, _ in ROUTES if known == path}
+
+
+BODY_ROUTES = ("/v1/jobs", "/scrape/v1/jobs", "/v1/screenshot", "/v1/scrape", "/scrape/v1/scrape")
+
+
+@pytest.mark.parametrize("path", BODY_ROUTES)
+@pytest.mark.parametrize("content_type", ["", "text/plain", "application/x-www-form-urlencoded", "text/json", "json"])
+async def test_body_that_is_not_json_is_415(api: Api, path: str, content_type: str) -> None:
+    answer = await api.post(path, {"request": {"url": URL}}, Content_Type=content_type)
+    await error(answer, 415, "unsupported_media_type")
+
+
+@pytest.mark.parametrize("path", BODY_ROUTES)
+async def test_body_over_its_limit_is_413(tmp_path: Path, path: str) -> None:
+    async with open_api(tmp_path, max_body=2000) as api:
+        told = await error(await api.post(path, b" " * 2001), 413, "body_too_large")
+        assert "2000" in told["message"]
+
+
+async def test_body_of_the_limit_is_read(tmp_path: Path) -> None:
+    async with open_api(tmp_path, max_body=2000) as api:
+        body = json.dumps({"request": {"url": URL}}).encode().ljust(2000)
+        assert (await api.post("/scrape/v1/jobs", body)).status_code == 202
+
+
+async def test_full_queue_is_429_with_a_time(tmp_path: Path) -> None:
+    async with open_api(tmp_path, Gate(), queue_limit=1) as api:
+        await api.submit()
+        await api.pool.reached(1)
+        await api.submit()
+        answer = await api.post("/scrape/v1/jobs", {"request": {"url": URL}})
+        assert "--queue-limit" in (await error(answer, 429, "queue_full"))["message"]
+        assert int(answer.headers["Retry-After"]) > 0
+
+
+@pytest.mark.parametrize(
+    ("path", "body"), [("/scrape/v1/jobs", {"request": {"url": URL}}), ("/v1/scrape", {"url": URL})]
+)
+async def test_draining_service_is_503(api: Api, path: str, body: dict[str, Any]) -> None:
+    await api.service.drain(0)
+    answer = await api.post(path, body)
+    await error(answer, 503, "draining")
+    assert answer.headers["Retry-After"]
+
+
+async def test_full_disk_is_503(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def refuse() -> None:
+        raise StoreError("no space left")
+
+    monkeypatch.setattr(api.service.store, "flushed", refuse)
+    answer = await api.post("/scrape/v1/jobs", {"request": {"url": URL}})
+    await error(answer, 503, "storage_full")
+    assert answer.headers["Retry-After"]
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1/", "http://localhost/", "http://10.1.2.3/", "http://[::1]/"])
+@pytest.mark.parametrize("path", ["/scrape/v1/jobs", "/v1/scrape"])
+async def test_blocked_target_is_400(api: Api, url: str, path: str) -> None:
+    body = {"request": {"url": url}} if path.endswith("jobs") else {"url": url}
+    assert await faults(await api.post(path, body), "blocked_target") == ["url"]
+
+
+async def test_bug_is_500_without_a_traceback(
+    api: Api, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def break_down(**_: object) -> list[Job]:
+        raise RuntimeError("a bug in /srv/cleariflow.py")
+
+    monkeypatch.setattr(api.service, "newest", break_down)
+    answer = await api.get("/v1/jobs")
+    await error(answer, 500, "internal")
+    assert "/srv" not in await answer.get_data(as_text=True)
+    (record,) = [record for record in caplog.records if record.levelno >= logging.ERROR]
+    assert record.exc_info is not None
+
+
+@pytest.mark.parametrize("path", ["/livez", "/v1/jobs", "/nothing", "/v1/jobs/x", "/v1/jobs?limit=x"])
+async def test_every_answer_forbids_sniffing(api: Api, path: str) -> None:
+    assert (await api.get(path)).headers["X-Content-Type-Options"] == "nosniff"
+
+
+MALFORMED: list[tuple[bytes, list[str]]] = [
+    *[(body, [""]) for body in (b"", b"{", b"null", b"[]", b'"x"', b"1", b"\xff\xfe", b"NaN", b"[" * 10**5)],
+    (b"{}", ["request"]),
+    (b'{"request": null}', ["request"]),
+    (b'{"request": "http://a.b"}', ["request"]),
+    (b'{"request": {}}', ["url"]),
+    (b'{"request": {"url": 5}}', ["url"]),
+    (b'{"request": {"url": "ftp://a.b"}}', ["url"]),
+    (b'{"request": {"url": "http://a.b", "quality": 1e999}}', ["quality"]),
+    (b'{"request": {"url": "http://a.b", "selector": "\\ud800"}}', ["selector"]),
+    (b'{"request": {"url": "http://a.b", "selector": "\\u0000"}}', ["selector"]),
+    (b'{"request": {"url": "http://a.b", "headers": {"X-A": "a\\r\\nb"}}}', ["headers.X-A"]),
+    (
+        b'{"request": {"url": "http://a.b", "viewport": {"width": "wide", "hight": 1}}}',
+        ["viewport.width", "viewport.hight"],
+    ),
+    (b'{"request": {"url": "http://a.b", "\\ud800": 1}}', ["\ud800"]),
+    (b'{"request": {"url": "http://a.b"}, "priority": 1e2}', ["priority"]),
+    (b'{"request": {"url": "http://a.b"}, "priority": 99999999999999999999}', ["priority"]),
+    (b'{"request": {"url": "http://a.b"}, "priorty": 1}', ["priorty"]),
+    (b'{"request": {"url": "http://a.b"}, "job_id": "x"}', ["job_id"]),
+    (b'{"request": {"url": "http://a.b", "wait_for": ' + b"[" * 500 + b"]" * 500 + b"}}", ["wait_for[0]"]),
+]
+
+
+@pytest.mark.parametrize(("body", "names"), MALFORMED, ids=[body.decode("latin-1")[:60] for body, _ in MALFORMED])
+async def test_malformed_body_is_400_with_its_fields(api: Api, body: bytes, names: list[str]) -> None:
+    assert sorted(await faults(await api.post("/screenshot/v1/jobs", body))) == sorted(names)
+    assert api.service.store.jobs == {}
+
+
+any_body = st.binary(max_size=50) | st.builds(
+    lambda value: json.dumps(value).encode(),
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+        lambda inner: (
+            st.lists(inner) | st.dictionaries(st.sampled_from(["request", "url", "priority", "viewport"]), inner)
+        ),
+        max_leaves=5,
+    ),
+)
+
+
+@hypothesis_settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(body=any_body)
+async def test_any_body_is_a_client_error(body: bytes) -> None:
+    async with open_house(Gate()) as house:
+        api = Api(create_app(house.service).test_client(), house.service, house.pool)
+        for path in BODY_ROUTES:
+            assert 400 <= (await api.post(path, body)).status_code < 500
+
+
+# ---- Synchronous forms -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("prefix", PREFIXES)
+async def test_synchronous_picture_is_a_result(api: Api, prefix: str) -> None:
+    answer = await api.post(f"{prefix}/v1/screenshot", {"url": URL})
+    body = await answer.get_json()
+    assert (answer.status_code, answer.mimetype) == (200, JSON)
+    assert body.keys() == {"ok", "image_base64", "content_type", "meta"}
+    assert body["meta"].keys() >= RESULT_META
+
+
+@pytest.mark.parametrize("prefix", PREFIXES)
+async def test_synchronous_scrape_is_a_result(api: Api, prefix: str) -> None:
+    body = await (await api.post(f"{prefix}/v1/scrape", {"url": URL})).get_json()
+    assert body.keys() == {"ok", "html", "meta"}
+    assert body["html"] == f"<html>{URL}</html>"
+
+
+@pytest.mark.parametrize(
+    ("path", "accept", "content_type"),
+    [
+        ("/v1/screenshot", "image/*", "image/jpeg"),
+        ("/v1/screenshot", "image/jpeg", "image/jpeg"),
+        ("/v1/screenshot", "image/avif,image/webp,image/*;q=0.8,*/*;q=0.5", "image/jpeg"),
+        ("/v1/screenshot", "image/png", JSON),
+        ("/v1/screenshot", "*/*", JSON),
+        ("/v1/screenshot", "", JSON),
+        ("/v1/screenshot", "application/json, image/*;q=0.5", JSON),
+        ("/v1/screenshot", "application/json;q=0.5, image/*", "image/jpeg"),
+        ("/v1/screenshot", "text/html", JSON),
+        ("/v1/scrape", "text/html", "text/html; charset=utf-8"),
+        ("/v1/scrape", "text/html,application/xhtml+xml,*/*;q=0.8", "text/html; charset=utf-8"),
+        ("/v1/scrape", "application/json", JSON),
+        ("/v1/scrape", "image/*", JSON),
+        ("/v1/scrape", "nonsense", JSON),
+    ],
+)
+async def test_accept_chooses_the_form(api: Api, path: str, accept: str, content_type: str) -> None:
+    answer = await api.post(path, {"url": URL}, Accept=accept)
+    assert (answer.status_code, answer.headers["Content-Type"]) == (200, content_type)
+
+
+async def test_bare_artifact_is_whole(api: Api) -> None:
+    answer = await api.post("/v1/screenshot", {"url": URL}, Accept="image/*")
+    assert await answer.get_data() == URL.encode()
+
+
+FAILURES: list[tuple[Exception, int, str, bool]] = [
+    (errors.InvalidSelector("x"), 400, "invalid_request", False),
+    (errors.NavigationError("net::ERR_FAILED", blocked="private"), 400, "blocked_target", False),
+    (errors.NavigationError("net::ERR_CONNECTION_REFUSED"), 424, "navigation_failed", True),
+    (errors.NavigationError("net::ERR_TOO_MANY_REDIRECTS"), 424, "navigation_failed", False),
+    (errors.SelectorNotFound("x"), 424, "selector_not_found", False),
+    (errors.NotAPage("a download", "application/zip", 1234), 424, "not_a_page", False),
+    (errors.TooLarge("x"), 424, "too_large", False),
+    (errors.TargetCrashed("x"), 424, "page_crashed", True),
+    (errors.ConnectionClosed("x"), 503, "browser_lost", True),
+    (RuntimeError("a bug"), 500, "internal", True),
+]
+
+
+@pytest.mark.parametrize(
+    ("fault", "status", "code", "retryable"), FAILURES, ids=[f"{row[2]}-{row[3]}" for row in FAILURES]
+)
+async def test_failed_call_has_the_status_of_its_code(
+    tmp_path: Path, fault: Exception, status: int, code: str, retryable: bool
+) -> None:
+    async def visit(url: str) -> None:
+        raise fault
+
+    async with open_api(tmp_path, visit) as api:
+        told = await error(await api.post("/v1/scrape", {"url": URL}, Accept="text/html"), status, code)
+        (job,) = api.service.store.jobs.values()
+        assert (told["retryable"], told["job_id"]) == (retryable, job.id)
+        assert job.attempts == (LOSSES_ALLOWED + 1 if code == "browser_lost" else 1)
+
+
+async def test_call_that_takes_too_long_is_504(held: Api) -> None:
+    await error(await held.post("/v1/scrape", {"url": URL, "timeout_ms": 50}), 504, "timeout")
+
+
+async def test_call_without_a_free_worker_is_504(held: Api) -> None:
+    await held.submit()
+    await held.pool.reached(1)
+    await error(await held.post("/v1/scrape", {"url": URL, "timeout_ms": 50}), 504, "deadline")
+
+
+async def test_cancelled_call_is_424(held: Api) -> None:
+    async with trio.open_nursery() as nursery:
+
+        async def call() -> None:
+            await error(await held.post("/v1/scrape", {"url": URL}), 424, "cancelled")
+
+        nursery.start_soon(call)
+        await held.pool.reached(1)
+        (job,) = held.service.store.jobs.values()
+        await held.client.delete(f"/v1/jobs/{job.id}")
+
+
+async def test_call_without_a_browser_is_503(tmp_path: Path) -> None:
+    pool = FakePool()
+    pool.browser, pool.fault = None, "no Chromium was found"
+    async with open_api(tmp_path, pool=pool) as api:
+        told = await error(await api.post("/v1/scrape", {"url": URL}), 503, "no_browser")
+        assert "no Chromium was found" in told["message"]
+
+
+@pytest.mark.parametrize("path", ["/v1/screenshot", "/v1/scrape"])
+async def test_call_names_its_faults(api: Api, path: str) -> None:
+    assert await faults(await api.post(path, {"url": "x", "wait_ms": -1})) == ["wait_ms", "url"]
+
+
+# ---- The legacy form -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("prefix", PREFIXES)
+async def test_legacy_form_is_a_call(api: Api, prefix: str) -> None:
+    answer = await api.get(f"{prefix}/v1/scrape?url=http%3A%2F%2F8.8.8.8%2F&api_key=hush")
+    assert (await answer.get_json())["html"] == f"<html>{URL}</html>"
+
+
+async def test_legacy_form_takes_dotted_fields(api: Api) -> None:
+    query = "url=8.8.8.8&viewport.width=800&viewport.mobile=true&wait_ms=1&javascript=false&headers.X-A=1&cookies=a%3Db"
+    assert (await api.get(f"/v1/screenshot?{query}&format=webp")).status_code == 200
+    (options,) = api.pool.prepared
+    assert (options.url, options.viewport.width, options.viewport.mobile) == ("https://8.8.8.8/", 800, True)
+    assert (options.wait_ms, options.javascript, dict(options.headers)) == (1, False, {"X-A": "1"})
+    assert options.cookies[0].name == "a"
+
+
+@pytest.mark.parametrize(
+    ("query", "names"),
+    [
+        ("", ["url"]),
+        ("url=", ["url"]),
+        ("url=http://a.b&viewport.widht=5", ["viewport.widht"]),
+        ("url=http://a.b&quality=best", ["quality"]),
+        ("url=http://a.b&url=http://c.d", ["url"]),
+        ("url=http://a.b&full_page=maybe", ["full_page"]),
+        ("url=http://a.b&width=5", ["width"]),
+        ("url=http://a.b%00", ["url"]),
+        ("url=http://a.b&viewport.width.x=1", ["viewport.width"]),
+    ],
+)
+async def test_faulty_legacy_form_is_named(api: Api, query: str, names: list[str]) -> None:
+    assert await faults(await api.get(f"/v1/screenshot?{query}")) == names
+
+
+@pytest.mark.parametrize("path", ["/v1/screenshot", "/v1/scrape"])
+async def test_legacy_form_is_refused_to_other_sites(api: Api, path: str) -> None:
+    answer = await api.get(f"{path}?url={URL}", Sec_Fetch_Site="cross-site")
+    assert await faults(answer) == ["Sec-Fetch-Site"]
+    assert api.service.store.jobs == {}
+
+
+@pytest.mark.parametrize("site", ["none", "same-origin", "same-site"])
+async def test_legacy_form_is_open_to_its_own_site(api: Api, site: str) -> None:
+    assert (await api.get(f"/v1/scrape?url={URL}", Sec_Fetch_Site=site)).status_code == 200
+
+
+# ---- Health ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("prefix", PREFIXES)
+@pytest.mark.parametrize("path", ["/livez", "/readyz"])
+async def test_healthy_service_is_live_and_ready(api: Api, prefix: str, path: str) -> None:
+    answer = await api.get(prefix + path)
+    assert (answer.status_code, await answer.get_json()) == (200, {"ok": True})
+
+
+async def test_service_without_a_browser_is_live_but_not_ready(tmp_path: Path) -> None:
+    pool = FakePool()
+    pool.browser, pool.fault = None, "no Chromium was found"
+    async with open_api(tmp_path, pool=pool) as api:
+        assert (await api.get("/livez")).status_code == 200
+        told = await error(await api.get("/readyz"), 503, "no_browser")
+        assert "no Chromium was found" in told["message"]
+
+
+async def test_service_whose_browser_starts_is_not_ready(tmp_path: Path) -> None:
+    pool = FakePool()
+    pool.browser = None
+    async with open_api(tmp_path, pool=pool) as api:
+        told = await error(await api.get("/readyz"), 503, "no_browser")
+        assert "starting" in told["message"]
+
+
+async def test_draining_service_is_not_ready(api: Api) -> None:
+    await api.service.drain(0)
+    await error(await api.get("/readyz"), 503, "draining")
+    assert (await api.get("/livez")).status_code == 200
+
+
+async def test_service_whose_disk_refuses_is_not_ready(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(type(api.service.store), "fault", property(lambda _: OSError(28, "No space left on device")))
+    told = await error(await api.get("/readyz"), 503, "storage_full")
+    assert "No space left on device" in told["message"]
+
+
+async def test_jobs_are_taken_without_a_browser(tmp_path: Path) -> None:
+    pool = FakePool()
+    pool.browser, pool.fault = None, "no Chromium was found"
+    async with open_api(tmp_path, pool=pool) as api:
+        assert (await api.submit()).state == "queued"
+
+
+# ---- Over a restart --------------------------------------------------------------------------------------------------
+
+
+async def test_ended_job_reads_the_same_after_a_restart(tmp_path: Path) -> None:
+    async with open_api(tmp_path) as api:
+        job = await api.ended()
+        before = await (await api.get(f"/v1/jobs/{job.id}")).get_json()
+    async with open_api(tmp_path) as api:
+        assert await (await api.get(f"/v1/jobs/{job.id}")).get_json() == before
