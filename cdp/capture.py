@@ -71,13 +71,11 @@ async def take_picture(
     commands: list[tuple[str, dict[str, Any]]] = [("Page.captureScreenshot", params)]
     if options.transparent:
         clear = {"r": 0, "g": 0, "b": 0, "a": 0}
-        commands = [
-            ("Emulation.setDefaultBackgroundColorOverride", {"color": clear}),
-            *commands,
-            ("Emulation.setDefaultBackgroundColorOverride", {}),
-        ]
-    replies = await session.send_all(*commands)
-    encoded: str = next(reply["data"] for reply in replies if "data" in reply)
+        commands.insert(0, ("Emulation.setDefaultBackgroundColorOverride", {"color": clear}))
+    encoded: str = (await session.send_all(*commands))[-1]["data"]
+    if options.transparent:
+        # Not sent along with the others: it would be carried out before the frame is drawn (Chromium 156).
+        await session.send("Emulation.setDefaultBackgroundColorOverride")
     if not encoded:
         raise TooLarge(f"the browser could not encode a {options.format} picture of this size")
     data = await decode_base64(encoded)

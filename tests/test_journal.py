@@ -235,9 +235,9 @@ def test_any_sequence_of_changes_reads_back_as_a_plain_dict(
     tmp_path_factory: pytest.TempPathFactory, lives: list[list[tuple[Any, ...]]]
 ) -> None:
     path, model = tmp_path_factory.mktemp("data") / "jobs.journal", dict[int, Any]()
-    for fold, steps in enumerate([*lives, []]):
+    for number, steps in enumerate([*lives, []]):
         with opened(path) as (storage, _):
-            storage._file._fold_at = 2**40 if fold % 2 else -1
+            storage._file._fold_at = 2**40 if number % 2 else -1
             db = TinyDB(storage=lambda storage=storage: storage)
             db.table_class = JournalTable
             for step in [None, *steps]:
