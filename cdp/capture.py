@@ -15,8 +15,9 @@ from .connection import Connection
 from .errors import SelectorNotFound, TooLarge
 from .options import DEFAULT_QUALITY, CaptureOptions, Clip
 
-# The encoders' own ends. Chromium 156 answers a WebP beyond its limit with an empty string and no error.
-FORMAT_EXTENT_PX = {"webp": 16_383, "jpeg": 65_535}
+# The encoders' own ends (libjpeg's is below the format's 65,535). Chromium 156 answers a picture beyond them with an
+# empty string and no error.
+FORMAT_EXTENT_PX = {"webp": 16_383, "jpeg": 65_500}
 MAX_PIXELS = 64_000_000
 # Decoding holds the interpreter; slices of this many characters (a multiple of four) let other tasks in between.
 DECODE_SLICE = 2**22

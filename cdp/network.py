@@ -166,6 +166,8 @@ def cookie_faults(cookie: Cookie) -> Iterator[tuple[str, str]]:
         yield "path", "must begin with a slash"
     if len(cookie.name.encode()) + len(cookie.value.encode()) > MAX_COOKIE_BYTES:
         yield "value", f"makes more than {MAX_COOKIE_BYTES} bytes with its name"
+    if cookie.same_site == "None" and not cookie.secure:
+        yield "secure", "must be true with same_site None, or the browser drops the cookie"
     prefix = cookie.name.lower()
     if prefix.startswith(("__secure-", "__host-")) and not cookie.secure:
         yield "secure", "must be true for a name with this prefix"

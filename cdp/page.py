@@ -31,6 +31,8 @@ FONTS_BUDGET_S = 3.0
 IMAGES_BUDGET_S = 3.0
 # How often an element is looked for: at first at once, later as often as a person would notice.
 POLL_S = (0.01, 0.02, 0.05, 0.1)
+# Even a wait of 0 ms looks once.
+FIRST_LOOK_S = 0.1
 
 _LIFECYCLE: dict[WaitUntil, str] = {
     "auto": "load",
@@ -358,7 +360,7 @@ class Page:
 
         Raises InvalidSelector, and SelectorNotFound after the wait's own `timeout_ms`.
         """
-        timeout_s = float("inf") if wait.timeout_ms is None else wait.timeout_ms / 1000
+        timeout_s = float("inf") if wait.timeout_ms is None else max(wait.timeout_ms / 1000, FIRST_LOOK_S)
         with trio.move_on_after(timeout_s) as scope:
             for attempt in range(2**31):
                 found = await self._call(ELEMENT_STATE, wait.selector)

@@ -15,8 +15,10 @@ from .tasks import open_tasks
 
 logger = logging.getLogger("cdp")
 
-# Waits between launches that failed: a missing browser is noticed when it is installed, without a busy loop.
-BACK_OFF_S = (0.5, 1.0, 2.0, 5.0, 10.0)
+# Waits after launches that failed, or browsers that ended before `STABLE_S`: a missing browser is noticed when it is
+# installed, without a busy loop.
+BACK_OFF_S = (0.0, 0.5, 1.0, 2.0, 5.0, 10.0)
+STABLE_S = 10.0
 
 
 class Pool:
@@ -34,7 +36,8 @@ class Pool:
     @property
     def browser(self) -> Browser | None:
         """The running browser with the fewest pages, or None."""
-        return min(self._browsers, key=lambda browser: browser.pages_open, default=None)
+        running = [browser for browser in self._browsers if not browser.ended.is_set()]
+        return min(running, key=lambda browser: browser.pages_open, default=None)
 
     async def ready(self) -> None:
         """Wait until a browser runs."""
@@ -57,9 +60,10 @@ class Pool:
         """Keep one browser running for ever; a pool's owner runs it once for each browser."""
         failures = 0
         while True:
+            began = trio.current_time()
             try:
                 async with open_one() as browser:
-                    failures, self.fault = 0, None
+                    self.fault = None
                     self.launches += 1
                     self._browsers.append(browser)
                     self._notify()
@@ -73,8 +77,9 @@ class Pool:
                 self.fault = str(error)
                 self._notify()
                 logger.error("browser not started: %s", error)
-                await trio.sleep(BACK_OFF_S[min(failures, len(BACK_OFF_S) - 1)])
-                failures += 1
+            failures = failures + 1 if trio.current_time() - began < STABLE_S else 0
+            if failures:
+                await trio.sleep(BACK_OFF_S[min(failures, len(BACK_OFF_S)) - 1])
 
     def _notify(self) -> None:
         self._changed.set()

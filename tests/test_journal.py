@@ -132,7 +132,12 @@ class Running(NamedTuple):
     async def put(self, n: int) -> None:
         """Insert a document and wait until it is confirmed."""
         self.table.insert({"n": n})
-        await self.storage.flushed()
+        await self.flush()
+
+    async def flush(self) -> None:
+        """Wait until all is confirmed; who is forgotten fails."""
+        with trio.fail_after(30):
+            await self.storage.flushed()
 
     async def put_in_vain(self, n: int, number: int) -> None:
         """Insert a document that is not confirmed, because of this error."""
@@ -510,10 +515,20 @@ def steps_taken() -> Iterator[list[str]]:
         yield taken
 
 
-def test_new_file_is_synced_with_its_folder(path: Path) -> None:
+@pytest.mark.parametrize(
+    ("content", "steps"),
+    [
+        (b"", ["pwrite", "fsync", "replace", "fsync folder"]),
+        (HEADER, ["fsync"]),
+        (HEADER + b"rubbish\n", ["fsync", "fsync folder", "fsync"]),
+    ],
+    ids=["new", "known", "damaged"],
+)
+def test_file_is_open_after_these_steps(path: Path, content: bytes, steps: list[str]) -> None:
+    path.write_bytes(content)
     with steps_taken() as taken:
         JournalStorage(path).close()
-    assert taken == ["pwrite", "fsync", "replace", "fsync folder"]
+    assert taken == steps
 
 
 @pytest.mark.parametrize(
@@ -521,7 +536,7 @@ def test_new_file_is_synced_with_its_folder(path: Path) -> None:
     [(2**40, ["pwrite", "fsync"]), (-1, ["pwrite", "pwrite", "fsync", "replace", "fsync folder"])],
     ids=["append", "fold"],
 )
-async def test_change_is_confirmed_after_all_steps(store: Running, fold_at: int, steps: list[str]) -> None:
+async def test_change_is_confirmed_after_these_steps(store: Running, fold_at: int, steps: list[str]) -> None:
     store.storage._file._fold_at = fold_at
     with steps_taken() as taken:
         await store.put(1)
@@ -578,10 +593,10 @@ def test_closed_store_refuses_changes_and_keeps_its_memory(path: Path) -> None:
 
 async def test_close_writes_nothing_and_fails_those_who_wait(path: Path) -> None:
     storage = JournalStorage(path)
-    JournalTable(storage, "jobs").insert({"n": 1})
+    store = Running(path, storage, JournalTable(storage, "jobs"))
     with pytest.RaisesGroup(pytest.RaisesExc(StoreError, match="is closed")):
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(storage.flushed)
+            nursery.start_soon(store.put, 1)
             await wait_all_tasks_blocked()
             storage.close()
     assert path.read_bytes() == HEADER
@@ -607,7 +622,7 @@ async def test_journal_that_outgrew_its_data_is_folded(store: Running, monkeypat
     with counted("replace") as folds:
         for n in range(200):
             store.table.upsert(Document({"n": n, "text": "x" * 50}, 1 + n % 3))
-            await store.storage.flushed()
+            await store.flush()
             sizes.append(store.path.stat().st_size)
     assert len(folds) > 1
     assert max(sizes) < 3000
@@ -623,19 +638,32 @@ def test_fold_is_not_due_again_after_reopening(path: Path) -> None:
         assert storage._file.must_fold(b"x" * 5_000_000)
 
 
-async def test_changes_made_during_a_fold_follow_it(store: Running) -> None:
+async def test_changes_made_during_a_fold_follow_it(store: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cleariflow, "FOLD_SLICE", 1)
+
+    def write(real: Callable[..., int], *args: Any) -> int:
+        if store.path.with_name("jobs.journal.new").exists():
+            trio.from_thread.run_sync(lambda: store.table.update({"n": 2}, doc_ids=[1]))
+            trio.from_thread.run_sync(lambda: store.table.insert({"n": 3}))
+        return real(*args)
+
     await store.put(1)
-
-    def replace(real: Callable[..., None], *args: Any) -> None:
-        trio.from_thread.run_sync(lambda: store.table.update({"n": 2}, doc_ids=[1]))
-        trio.from_thread.run_sync(lambda: store.table.insert({"n": 3}))
-        real(*args)
-
     store.storage._file._fold_at = -1
-    with wrapped("replace", replace):
+    with wrapped("pwrite", write):
         await store.put(4)
-    await store.storage.flushed()
-    assert on_disk(store.path) == {"jobs": {"1": {"n": 2}, "2": {"n": 4}, "3": {"n": 3}}}
+    await store.flush()
+    assert [job["n"] for job in store.table] == [2, 4, 3, 3, 3]
+    store.assert_sound()
+
+
+async def test_writer_folds_a_damaged_file_at_once(path: Path, nursery: trio.Nursery) -> None:
+    path.write_bytes(HEADER + b"rubbish\n")
+    folded = trio.Event()
+    with wrapped("replace", lambda real, *args: (real(*args), trio.from_thread.run_sync(folded.set))[0]):
+        await start(path, nursery)
+        with trio.fail_after(30):
+            await folded.wait()
+    assert path.read_bytes() == HEADER
 
 
 @pytest.mark.usefixtures("unsynced")
@@ -714,7 +742,7 @@ async def test_failed_write_is_tried_again_after_a_second(store: Running, autoju
     with failing("pwrite", errno.ENOSPC):
         await store.put_in_vain(1, errno.ENOSPC)
     failed_at = trio.current_time()
-    await store.storage.flushed()
+    await store.flush()
     assert trio.current_time() - failed_at == 1
     store.assert_sound()
 
@@ -781,7 +809,7 @@ async def test_last_write_that_fails_closes_the_file_and_confirms_nothing(path: 
             store.table.insert({"n": 1})
             nursery.cancel_scope.cancel()
     with pytest.raises(StoreError, match="is closed"):
-        await store.storage.flushed()
+        await store.flush()
     assert store.storage.fault is not None
     assert read_back(path) == ({}, [])
 

@@ -115,6 +115,14 @@ async def test_pool_offers_no_browser_that_ended() -> None:
         assert pool.browser is factory.fakes[1]
 
 
+async def test_pool_offers_no_browser_from_the_moment_it_ended() -> None:
+    factory = Factory()
+    async with open_pool(factory, browsers=2) as pool:
+        await wait_all_tasks_blocked()
+        factory.fakes[0].ended.set()
+        assert pool.browser is factory.fakes[1]
+
+
 async def test_pool_closes_its_browsers_at_its_end() -> None:
     factory = Factory()
     async with open_pool(factory, browsers=2):

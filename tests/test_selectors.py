@@ -26,62 +26,74 @@ PAGE = """<!DOCTYPE html><title>Words in the title</title>
 """
 
 
-async def found(page: cdp.Page, selector: str, html: str = PAGE) -> object:
-    """The id of the element that a selector finds in a document."""
-    await page.set_content(html, None)
-    return await page._call(FOUND_ID, selector)
-
-
 # Finding
 
 
 @pytest.mark.parametrize(
-    ("selector", "expected"),
+    "expected",
     [
-        ("p", "first"),
-        ("#list > li:nth-child(2)", "two"),
-        ("ul a, #first", "first"),
-        ("#nobody", None),
-        ("xpath=//li[2]", "two"),
-        ("xpath=//li[contains(., 'Sign in')]/a", "link"),
-        ("xpath=//a/text()", "link"),
-        ("xpath=//a/@id", "link"),
-        ("xpath=id('second')", "second"),
-        ("xpath=//nobody", None),
-        ("text=again", "second"),
-        ("text=HELLO AGAIN", "second"),
-        ("text=big", "bold"),
-        ("text=hello big world", "first"),
-        ("text=  hello \n big   WORLD ", "first"),
-        ("text=hello", "first"),
-        ("text=sign in", "one"),
-        ("text=1 + 1 = (2)*[3].", "math"),
-        ("text=grüsse", "umlaut"),
-        ("text=send", "send"),
-        ("text=typed", "text"),
-        ('text=said "no"', "quotes"),
-        ("text=nobody says this", None),
-        ("text=words in the title", None),
-        ("text=words in a", None),
-        ("text=words without scripts", None),
-        ("text=inert words", None),
-        ('text="Sign in"', "two"),
-        ("text='Sign in'", "two"),
-        ('text="Sign in now"', "one"),
-        ('text="Hello big world"', "first"),
-        ('text="sign in"', None),
-        ('text="Sign"', None),
-        ('text="Send it"', "send"),
-        ('text="GRÜSSE ÖL"', "umlaut"),
+        pytest.param(
+            {"p": "first", "#list > li:nth-child(2)": "two", "ul a, #first": "first", "#nobody": None}, id="css"
+        ),
+        pytest.param(
+            {
+                "xpath=//li[2]": "two",
+                "xpath=//li[contains(., 'Sign in')]/a": "link",
+                "xpath=//a/text()": "link",
+                "xpath=//a/@id": "link",
+                "xpath=id('second')": "second",
+                "xpath=//nobody": None,
+            },
+            id="xpath",
+        ),
+        pytest.param(
+            {
+                "text=again": "second",
+                "text=HELLO AGAIN": "second",
+                "text=big": "bold",
+                "text=hello big world": "first",
+                "text=  hello \n big   WORLD ": "first",
+                "text=hello": "first",
+                "text=sign in": "one",
+                "text=1 + 1 = (2)*[3].": "math",
+                "text=grüsse": "umlaut",
+                'text=said "no"': "quotes",
+                "text=nobody says this": None,
+            },
+            id="text",
+        ),
+        pytest.param({"text=send": "send", "text=typed": "text", 'text="Send it"': "send"}, id="text of inputs"),
+        pytest.param(
+            {
+                "text=words in the title": None,
+                "text=words in a": None,
+                "text=words without scripts": None,
+                "text=inert words": None,
+            },
+            id="text that nobody sees",
+        ),
+        pytest.param(
+            {
+                'text="Sign in"': "two",
+                "text='Sign in'": "two",
+                'text="Sign in now"': "one",
+                'text="Hello big world"': "first",
+                'text="sign in"': None,
+                'text="Sign"': None,
+                'text="GRÜSSE ÖL"': "umlaut",
+            },
+            id="quoted text",
+        ),
     ],
 )
-async def test_selector_finds(page: cdp.Page, selector: str, expected: str | None) -> None:
-    assert await found(page, selector) == expected
+async def test_selector_finds(page: cdp.Page, expected: dict[str, str | None]) -> None:
+    await page.set_content(PAGE, None)
+    assert {selector: await page._call(FOUND_ID, selector) for selector in expected} == expected
 
 
 async def test_selector_by_quoted_text_gives_the_innermost_element(page: cdp.Page) -> None:
-    html = '<p id="other">Other</p><div id="outer"><p id="inner">Hello</p></div>'
-    assert await found(page, 'text="Hello"', html) == "inner"
+    await page.set_content('<p id="other">Other</p><div id="outer"><p id="inner">Hello</p></div>', None)
+    assert await page._call(FOUND_ID, 'text="Hello"') == "inner"
 
 
 async def test_selector_by_text_finds_nothing_in_a_document_without_a_body(page: cdp.Page, site: Site) -> None:
@@ -90,11 +102,11 @@ async def test_selector_by_text_finds_nothing_in_a_document_without_a_body(page:
     assert await page._call(FOUND_ID, "text=hello") is None
 
 
-@pytest.mark.parametrize("selector", ["#", "p:nope", "p >", "xpath=//[", "xpath=", "xpath=1", "1a", "]"])
-async def test_selector_invalid_is_told_at_once(page: cdp.Page, selector: str) -> None:
+async def test_selector_invalid_is_told_at_once(page: cdp.Page) -> None:
     await page.set_content(PAGE, None)
-    with trio.fail_after(QUICK_S), pytest.raises(InvalidSelector):
-        await page.wait_for(WaitFor(selector))
+    for selector in ("#", "p:nope", "p >", "xpath=//[", "xpath=", "xpath=1", "1a", "]"):
+        with trio.fail_after(QUICK_S), pytest.raises(InvalidSelector):
+            await page.wait_for(WaitFor(selector))
 
 
 async def test_selector_invalid_is_named(page: cdp.Page) -> None:
@@ -106,22 +118,20 @@ async def test_selector_invalid_is_named(page: cdp.Page) -> None:
 # States
 
 
-@pytest.mark.parametrize(
-    ("style", "expected"),
-    [
-        ("width:1px;height:1px", "visible"),
-        ("display:none", "hidden"),
-        ("visibility:hidden;height:9px", "hidden"),
-        ("visibility:collapse;height:9px", "hidden"),
-        ("height:0", "hidden"),
-        ("width:0;height:9px", "hidden"),
-        ("height:9px;position:absolute;left:-500px;width:9px", "visible"),
-        ("height:9px;opacity:0", "visible"),
-    ],
-)
-async def test_element_state_of_a_style(page: cdp.Page, style: str, expected: str) -> None:
-    await page.set_content(f'<div id="box" style="{style}"></div>', None)
-    assert await page._call(ELEMENT_STATE, "#box") == {"state": expected}
+async def test_element_state_of_styles(page: cdp.Page) -> None:
+    expected = {
+        "width:1px;height:1px": "visible",
+        "display:none": "hidden",
+        "visibility:hidden;height:9px": "hidden",
+        "visibility:collapse;height:9px": "hidden",
+        "height:0": "hidden",
+        "width:0;height:9px": "hidden",
+        "height:9px;position:absolute;left:-500px;width:9px": "visible",
+        "height:9px;opacity:0": "visible",
+    }
+    await page.set_content("".join(f'<div style="{style}"></div>' for style in expected), None)
+    seen = [await page._call(ELEMENT_STATE, f"div:nth-child({at})") for at in range(1, len(expected) + 1)]
+    assert seen == [{"state": state} for state in expected.values()]
 
 
 async def test_element_state_of_an_element_within_a_hidden_one(page: cdp.Page) -> None:

@@ -1,0 +1,787 @@
+"""One attempt on a real page: every field of a request does something, every trouble of a page has its code."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from io import BytesIO
+from typing import Any
+
+import pytest
+import trio
+from PIL import Image
+from trio.testing import MockClock
+
+import cdp
+from cleariflow import (
+    LATE_CAPTURE_S,
+    Config,
+    JobFailed,
+    Output,
+    Progress,
+    ServiceName,
+    attempt,
+    parse_request,
+)
+from tests.site import (
+    BOX_COLOUR,
+    BOX_PAINTED,
+    ENCODED_TEXTS,
+    FONT_BARS,
+    OK_TEXT,
+    OK_TITLE,
+    QUADRANT_COLOURS,
+    RED,
+    SLOW_IMAGE_COLOUR,
+    STORM_ALERTS,
+    TAMPER_TEXT,
+    TRANSPARENT_DOT_COLOUR,
+    WHITE,
+    Site,
+    open_site,
+    page,
+)
+
+CONFIG = Config()
+MAX_PIXELS = CONFIG.max_pixels
+
+
+async def made(browser: cdp.Browser, service: ServiceName, **fields: Any) -> Output:
+    """What one attempt makes of a request."""
+    parsed = parse_request(service, fields, CONFIG)
+    with trio.fail_after(60):
+        return await attempt(browser.open_page, parsed, max_pixels=MAX_PIXELS, progress=Progress())
+
+
+async def html(browser: cdp.Browser, **fields: Any) -> str:
+    return (await made(browser, "scrape", **fields)).data.decode()
+
+
+async def picture(browser: cdp.Browser, **fields: Any) -> Image.Image:
+    return Image.open(BytesIO((await made(browser, "screenshot", **{"format": "png"} | fields)).data))
+
+
+async def pixel(browser: cdp.Browser, x: int, y: int, **fields: Any) -> Any:
+    return (await picture(browser, **fields)).convert("RGB").getpixel((x, y))
+
+
+async def failure(browser: cdp.Browser, service: ServiceName = "scrape", **fields: Any) -> JobFailed:
+    """Why an attempt failed, within its time and 5 s."""
+    started = trio.current_time()
+    late_s = LATE_CAPTURE_S if fields.get("on_timeout") == "capture" else 0
+    with pytest.raises(JobFailed) as caught:
+        await made(browser, service, **fields)
+    assert trio.current_time() - started < fields.get("timeout_ms", 30_000) / 1000 + late_s + 5
+    return caught.value
+
+
+async def echoed(browser: cdp.Browser, site: Site, **fields: Any) -> dict[str, str]:
+    """The headers of the page's request as the site saw them."""
+    await made(browser, "scrape", url=site.url("/echo"), **fields)
+    return dict((await site.seen("/echo")).headers)
+
+
+# Tells what the page sees of itself.
+TELL = '<p id="told"></p><script>document.getElementById("told").textContent = JSON.stringify({expression})</script>'
+
+
+async def told(browser: cdp.Browser, site: Site, expression: str, **fields: Any) -> Any:
+    """The value of a JavaScript expression in the page."""
+    head = '<meta name="viewport" content="width=device-width">'
+    url = site.add("/tell", page(TELL.replace("{expression}", expression), head))
+    found = re.search(r'<p id="told">(.*?)</p>', await html(browser, url=url, **fields))
+    assert found is not None
+    return json.loads(found[1].replace("&gt;", ">").replace("&lt;", "<").replace("&amp;", "&"))
+
+
+# ---- What to show ----------------------------------------------------------------------------------------------------
+
+
+async def test_url_is_shown(browser: cdp.Browser, site: Site) -> None:
+    assert OK_TEXT in await html(browser, url=site.url("/ok"))
+
+
+async def test_html_is_shown(browser: cdp.Browser) -> None:
+    assert "<p>my own</p>" in await html(browser, html="<!doctype html><p>my own</p>")
+
+
+async def test_html_keeps_every_character(browser: cdp.Browser) -> None:
+    assert "Ünï 日本 😀 &amp; \u2028" in await html(browser, html="<!doctype html><p>Ünï 日本 😀 &amp; \u2028</p>")
+
+
+async def test_html_runs_its_scripts(browser: cdp.Browser) -> None:
+    assert "<b>2</b>" in await html(browser, html="<script>document.write('<b>' + (1 + 1) + '</b>')</script>")
+
+
+async def test_html_without_a_base_is_about_blank(browser: cdp.Browser) -> None:
+    meta = (await made(browser, "scrape", html="<p>")).meta
+    assert (meta["url"], meta["status_code"]) == ("about:blank", 200)
+
+
+async def test_html_with_a_base_has_its_address(browser: cdp.Browser, site: Site) -> None:
+    base = site.url("/base/")
+    meta = (await made(browser, "scrape", html="<p>", base_url=base)).meta
+    assert (meta["url"], meta["status_code"]) == (base, 200)
+
+
+async def test_base_url_resolves_links(browser: cdp.Browser, site: Site) -> None:
+    given = {"html": '<img src="../image.png" style="display:block">', "base_url": site.url("/a/b")}
+    shown = await pixel(browser, 20, 20, **given)
+    assert [request.path for request in site.requests] == ["/image.png"]
+    assert shown == SLOW_IMAGE_COLOUR
+
+
+@pytest.mark.parametrize(
+    "path", ["/", "/a", "/a?b=c", "/a#part", "/a*b?", "/%20x", "/ü", "/a/../b", '/"<>', "/a?ü=1", "/a\\b", "/a|b^c`"]
+)
+async def test_html_is_shown_whatever_the_base_url_looks_like(browser: cdp.Browser, site: Site, path: str) -> None:
+    assert "my own" in await html(browser, html="<p>my own</p>", base_url=site.url(path))
+    assert site.requests == []
+
+
+async def test_html_with_a_base_is_not_shown_to_what_comes_later(browser: cdp.Browser, site: Site) -> None:
+    # The page loads itself again: that is the server's.
+    url = site.add("/again", page('<p id="theirs">theirs</p>'))
+    given = "<p>mine</p><script>if (!location.search) location.replace('?2')</script>"
+    assert "theirs" in await html(browser, html=given, base_url=url)
+
+
+async def test_base_url_with_headers_sends_them_to_its_origin(browser: cdp.Browser, site: Site) -> None:
+    await made(browser, "screenshot", html='<img src="/image.png">', base_url=site.url("/"), headers={"X-A": "1"})
+    assert (await site.seen("/image.png")).header("x-a") == "1"
+
+
+# ---- The picture -----------------------------------------------------------------------------------------------------
+
+
+async def test_viewport_is_exact(browser: cdp.Browser, site: Site) -> None:
+    shown = await picture(browser, url=site.url("/colours"), viewport={"width": 333, "height": 222})
+    assert shown.size == (333, 222)
+    corners = ((0, 0), (332, 0), (0, 221), (332, 221))
+    assert tuple(shown.convert("RGB").getpixel(corner) for corner in corners) == QUADRANT_COLOURS
+
+
+async def test_default_viewport_is_that_of_the_contract(browser: cdp.Browser, site: Site) -> None:
+    assert (await picture(browser, url=site.url("/ok"))).size == (1280, 800)
+
+
+@pytest.mark.parametrize(("scale", "size"), [(2, (200, 100)), (1.5, (150, 75)), (0.5, (50, 25))])
+async def test_scale_factor_multiplies_the_pixels(
+    browser: cdp.Browser, site: Site, scale: float, size: tuple[int, int]
+) -> None:
+    viewport = {"width": 100, "height": 50, "device_scale_factor": scale}
+    assert (await picture(browser, url=site.url("/ok"), viewport=viewport)).size == size
+
+
+async def test_scale_factor_is_told_to_the_page(browser: cdp.Browser, site: Site) -> None:
+    assert await told(browser, site, "devicePixelRatio", viewport={"device_scale_factor": 2}) == 2
+
+
+async def test_size_is_told_to_the_page(browser: cdp.Browser, site: Site) -> None:
+    viewport = {"width": 801, "height": 602}
+    assert await told(browser, site, "[innerWidth, innerHeight]", viewport=viewport) == [801, 602]
+
+
+@pytest.mark.parametrize(("mobile", "width"), [(True, 980), (False, 400)])
+async def test_mobile_lays_out_as_a_phone(browser: cdp.Browser, site: Site, mobile: bool, width: int) -> None:
+    # Without a viewport meta tag a phone lays out 980 px.
+    url = site.add("/wide", page(TELL.replace("{expression}", "document.documentElement.clientWidth")))
+    assert f'"told">{width}<' in await html(browser, url=url, viewport={"width": 400, "mobile": mobile})
+
+
+@pytest.mark.parametrize("touch", [True, False])
+async def test_touch_offers_touch_events(browser: cdp.Browser, site: Site, touch: bool) -> None:
+    viewport = {"touch": touch}
+    assert await told(browser, site, "navigator.maxTouchPoints > 0", viewport=viewport) is touch
+
+
+@pytest.mark.parametrize(("image_format", "start"), [("png", b"\x89PNG"), ("jpeg", b"\xff\xd8\xff"), ("webp", b"RIFF")])
+async def test_format_is_that_of_the_file(browser: cdp.Browser, site: Site, image_format: str, start: bytes) -> None:
+    output = await made(browser, "screenshot", url=site.url("/ok"), format=image_format)
+    assert output.data.startswith(start)
+    assert (output.content_type, output.extension) == (f"image/{image_format}", image_format)
+
+
+async def test_format_is_jpeg_by_default(browser: cdp.Browser, site: Site) -> None:
+    assert (await made(browser, "screenshot", url=site.url("/ok"))).content_type == "image/jpeg"
+
+
+@pytest.mark.parametrize("image_format", ["jpeg", "webp"])
+async def test_lower_quality_is_a_smaller_file(browser: cdp.Browser, site: Site, image_format: str) -> None:
+    url = site.add("/gradient", page("<h1>Text</h1>" * 20, "<style>body{background:linear-gradient(red,blue)}</style>"))
+    sizes = [
+        len((await made(browser, "screenshot", url=url, format=image_format, quality=quality)).data)
+        for quality in (5, 60, 100)
+    ]
+    assert sizes == sorted(set(sizes))
+
+
+async def test_optimising_for_speed_makes_a_larger_png(browser: cdp.Browser, site: Site) -> None:
+    sizes = [
+        len((await made(browser, "screenshot", url=site.url("/echo"), format="png", optimize_for_speed=fast)).data)
+        for fast in (False, True)
+    ]
+    assert sizes[0] < sizes[1]
+
+
+async def test_full_page_is_whole(browser: cdp.Browser, site: Site) -> None:
+    bands = "".join(f'<div style="height:500px;background:rgb({i * 20},0,0)"></div>' for i in range(10))
+    url = site.add("/bands", page(bands, "<style>body{margin:0}</style>"))
+    shown = (await picture(browser, url=url, full_page=True)).convert("RGB")
+    assert shown.size == (1280, 5000)
+    assert [shown.getpixel((640, 500 * i + 250)) for i in range(10)] == [(i * 20, 0, 0) for i in range(10)]
+
+
+async def test_without_full_page_only_the_viewport_is_shown(browser: cdp.Browser, site: Site) -> None:
+    assert (await picture(browser, url=site.url("/tall"))).size == (1280, 800)
+
+
+async def test_selector_is_the_box_of_the_element(browser: cdp.Browser, site: Site) -> None:
+    shown = (await picture(browser, url=site.url("/box"), selector="#box")).convert("RGB")
+    left, top, right, bottom = BOX_PAINTED
+    assert abs(shown.width - (right - left)) <= 1
+    assert abs(shown.height - (bottom - top)) <= 1
+    assert shown.getpixel((shown.width // 2, shown.height // 2)) == BOX_COLOUR
+
+
+async def test_selector_is_awaited(browser: cdp.Browser, site: Site) -> None:
+    assert (await picture(browser, url=site.url("/late-element"), selector="#late")).height < 100
+
+
+@pytest.mark.parametrize("selector", ["#box", "xpath=//*[@id='box']", "text=Hello from"])
+async def test_selector_may_be_of_each_kind(browser: cdp.Browser, site: Site, selector: str) -> None:
+    assert (await picture(browser, url=site.url("/ok"), selector=selector)).height <= 100
+
+
+async def test_clip_is_a_rectangle_of_the_page(browser: cdp.Browser, site: Site) -> None:
+    clip = {"x": 50, "y": 90, "width": 100, "height": 20}
+    shown = (await picture(browser, url=site.url("/ok"), clip=clip)).convert("RGB")
+    assert (shown.size, shown.getpixel((49, 9)), shown.getpixel((50, 9)), shown.getpixel((49, 10))) == (
+        (100, 20),
+        RED,
+        WHITE,
+        WHITE,
+    )
+
+
+@pytest.mark.parametrize("image_format", ["png", "webp"])
+async def test_transparent_leaves_the_ground_out(browser: cdp.Browser, site: Site, image_format: str) -> None:
+    shown = await picture(browser, url=site.url("/transparent"), format=image_format, transparent=True, full_page=False)
+    rgba = shown.convert("RGBA")
+    assert rgba.getpixel((700, 500))[3] == 0  # type: ignore[index]
+    assert rgba.getpixel((25, 25))[3] == 255  # type: ignore[index]
+
+
+async def test_ground_is_white_without_transparent(browser: cdp.Browser, site: Site) -> None:
+    shown = (await picture(browser, url=site.url("/transparent"))).convert("RGBA")
+    assert shown.getpixel((700, 500)) == (255, 255, 255, 255)
+    assert shown.getpixel((25, 25)) == (*TRANSPARENT_DOT_COLOUR, 255)
+
+
+async def test_size_of_the_picture_is_told(browser: cdp.Browser, site: Site) -> None:
+    viewport = {"width": 300, "height": 200, "device_scale_factor": 2}
+    meta = (await made(browser, "screenshot", url=site.url("/ok"), viewport=viewport)).meta
+    assert (meta["width"], meta["height"]) == (600, 400)
+
+
+# ---- The browser's guise ---------------------------------------------------------------------------------------------
+
+
+async def test_user_agent_is_sent(browser: cdp.Browser, site: Site) -> None:
+    assert (await echoed(browser, site, user_agent="Agent/1.0"))["user-agent"] == "Agent/1.0"
+
+
+async def test_user_agent_is_told_to_the_page(browser: cdp.Browser, site: Site) -> None:
+    assert await told(browser, site, "navigator.userAgent", user_agent="Agent/1.0") == "Agent/1.0"
+
+
+async def test_default_user_agent_does_not_say_headless(browser: cdp.Browser, site: Site) -> None:
+    agent = (await echoed(browser, site))["user-agent"]
+    assert "Chrome/" in agent
+    assert "Headless" not in agent
+
+
+async def test_cookies_are_sent(browser: cdp.Browser, site: Site) -> None:
+    shown = await html(browser, url=site.url("/echo-cookies"), cookies="a=b; c=d=e")
+    assert '{"a": "b", "c": "d=e"}' in shown
+
+
+async def test_cookie_of_another_host_is_not_sent(browser: cdp.Browser, site: Site) -> None:
+    cookies = [{"name": "a", "value": "b", "domain": "example.com"}, {"name": "c", "value": "d"}]
+    assert '{"c": "d"}' in await html(browser, url=site.url("/echo-cookies"), cookies=cookies)
+
+
+async def test_http_only_cookie_is_hidden_from_scripts(browser: cdp.Browser, site: Site) -> None:
+    cookies = [{"name": "a", "value": "b", "http_only": True}, {"name": "c", "value": "d"}]
+    assert await told(browser, site, "document.cookie", cookies=cookies) == "c=d"
+
+
+async def test_headers_are_sent(browser: cdp.Browser, site: Site) -> None:
+    seen = await echoed(browser, site, headers={"X-A": "1", "Accept-Language": "fr", "x-empty": ""})
+    assert (seen["x-a"], seen["accept-language"], seen["x-empty"]) == ("1", "fr", "")
+
+
+async def test_headers_go_to_their_own_origin_only(browser: cdp.Browser, site: Site) -> None:
+    images = f'<img src="/image.png?own"><img src="{site.url("/image.png?other", host="localhost")}">'
+    await made(browser, "screenshot", url=site.add("/images-of-two", page(images)), headers={"X-A": "1"})
+    await site.seen("/image.png", count=2)
+    seen = {request.query: request.header("x-a") for request in site.requests if request.path == "/image.png"}
+    assert seen == {"own": "1", "other": None}
+
+
+async def test_headers_do_not_survive_a_redirect_to_another_origin(browser: cdp.Browser, site: Site) -> None:
+    target = site.url("/echo", host="localhost")
+    await made(browser, "scrape", url=site.url(f"/redirect-to?url={target}"), headers={"X-A": "1"})
+    assert (await site.seen("/redirect-to")).header("x-a") == "1"
+    assert (await site.seen("/echo")).header("x-a") is None
+
+
+SCRIPTED = "<p>plain</p><script>document.write('<b>' + 'scripted</b>')</script>"
+
+
+@pytest.mark.parametrize(("javascript", "scripted"), [(True, True), (False, False)])
+async def test_javascript_false_runs_no_scripts(
+    browser: cdp.Browser, site: Site, javascript: bool, scripted: bool
+) -> None:
+    url = site.add("/scripted", page(SCRIPTED))
+    assert ("<b>scripted" in await html(browser, url=url, javascript=javascript)) is scripted
+
+
+@pytest.mark.parametrize(("render", "colour"), [(True, (0, 0, 255)), (False, WHITE)])
+async def test_render_false_is_a_picture_without_scripts(
+    browser: cdp.Browser, site: Site, render: bool, colour: tuple[int, int, int]
+) -> None:
+    url = site.add("/blue", page("<script>document.documentElement.style.background = '#00f'</script>"))
+    assert await pixel(browser, 5, 5, url=url, render=render) == colour
+
+
+async def test_noscript_is_shown_without_javascript(browser: cdp.Browser, site: Site) -> None:
+    url = site.add("/noscript", page('<noscript><div style="height:90px;background:red"></div></noscript>'))
+    assert await pixel(browser, 50, 50, url=url, javascript=False) == RED
+
+
+# ---- Waiting ---------------------------------------------------------------------------------------------------------
+
+
+async def test_auto_waits_for_fonts(browser: cdp.Browser, site: Site) -> None:
+    bar = FONT_BARS[0]
+    x, y = int(bar.x + bar.width - 10), int(bar.y + 20)
+    assert await pixel(browser, x, y, url=site.url("/fonts?ms=400")) == (0, 0, 0)
+
+
+async def test_load_does_not_wait_for_what_comes_after_it(browser: cdp.Browser, site: Site) -> None:
+    url = site.url("/images?insert_ms=100&delay_ms=300")
+    assert await pixel(browser, 20, 20, url=url, wait_until="load") == WHITE
+
+
+async def test_networkidle_waits_for_what_comes_after_load(browser: cdp.Browser, site: Site) -> None:
+    url = site.url("/images?insert_ms=50&delay_ms=200")
+    assert await pixel(browser, 20, 20, url=url, wait_until="networkidle") == SLOW_IMAGE_COLOUR
+
+
+@pytest.mark.parametrize("wait_until", ["domcontentloaded", "commit"])
+async def test_earlier_moments_do_not_wait_for_the_load(browser: cdp.Browser, site: Site, wait_until: str) -> None:
+    assert "text at once" in await html(browser, url=site.url("/never-loads"), wait_until=wait_until)
+
+
+@pytest.mark.parametrize("wait_until", ["auto", "load", "networkidle"])
+async def test_later_moments_wait_for_the_load(browser: cdp.Browser, site: Site, wait_until: str) -> None:
+    told = await failure(browser, url=site.url("/never-loads"), wait_until=wait_until, timeout_ms=400)
+    assert told.code == "timeout"
+
+
+@pytest.mark.parametrize("wait_until", ["auto", "load", "domcontentloaded", "networkidle", "commit"])
+async def test_html_of_the_client_reaches_every_moment(browser: cdp.Browser, wait_until: str) -> None:
+    assert "my own" in await html(browser, html="<p>my own</p>", wait_until=wait_until)
+
+
+@pytest.mark.parametrize(
+    ("wait", "there", "gone"),
+    [
+        ("#late", 'id="late"', None),
+        ({"selector": "#late", "state": "visible"}, 'id="late"', None),
+        ({"selector": "#late", "state": "attached"}, 'id="late"', None),
+        ({"selector": "#gone", "state": "detached"}, None, 'id="gone"'),
+        ({"selector": "#gone", "state": "hidden"}, None, 'id="gone"'),
+        ({"selector": "#hidden", "state": "hidden"}, 'id="hidden"', None),
+        ({"selector": "#hidden", "state": "attached"}, 'id="hidden"', None),
+        ("xpath=//p[@id='late']", 'id="late"', None),
+        ("text=late but here", 'id="late"', None),
+        (["#late", {"selector": "#gone", "state": "detached"}], 'id="late"', 'id="gone"'),
+    ],
+)
+async def test_wait_for_waits_for_the_state(
+    browser: cdp.Browser, site: Site, wait: Any, there: str | None, gone: str | None
+) -> None:
+    body = (await html(browser, url=site.url("/late-element"), wait_for=wait)).partition("<script>")
+    text = body[0] + body[2].partition("</script>")[2]
+    assert there is None or there in text
+    assert gone is None or gone not in text
+
+
+async def test_wait_ms_delays_the_capture(browser: cdp.Browser, site: Site) -> None:
+    output = await made(browser, "scrape", url=site.url("/ok"), wait_ms=250)
+    assert 250 <= output.meta["timings"]["wait"] < 1000
+
+
+# ---- Timeouts --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("path", "fields", "what"),
+    [
+        ("/never", {}, "the server did not answer"),
+        ("/drip", {}, "wait_until: auto"),
+        ("/never-loads", {}, "wait_until: auto"),
+        ("/never-loads", {"wait_until": "networkidle"}, "wait_until: networkidle"),
+        ("/ok", {"wait_ms": 60_000}, "wait_ms was not over"),
+        ("/fonts?ms=60000", {}, "wait_until: auto"),
+    ],
+)
+async def test_timeout_tells_what_did_not_come(
+    browser: cdp.Browser, site: Site, path: str, fields: dict[str, Any], what: str
+) -> None:
+    told = await failure(browser, url=site.url(path), timeout_ms=600, **fields)
+    assert (told.code, told.retryable) == ("timeout", True)
+    assert str(told).startswith("timeout after 600 ms: ")
+    assert what in str(told)
+
+
+async def test_timeout_is_kept_before_there_is_a_page(autojump_clock: MockClock) -> None:
+    @asynccontextmanager
+    async def hang() -> AsyncIterator[cdp.Page]:
+        await trio.sleep_forever()
+        raise AssertionError
+        yield
+
+    parsed = parse_request("scrape", {"url": "http://a.b", "timeout_ms": 700}, CONFIG)
+    started = trio.current_time()
+    with pytest.raises(JobFailed, match="timeout after 700 ms") as caught:
+        await attempt(hang, parsed, max_pixels=MAX_PIXELS, progress=Progress())
+    assert (caught.value.code, trio.current_time() - started) == ("timeout", 0.7)
+
+
+@pytest.mark.parametrize("selector", ["#nothing", "#hidden", "xpath=//nothing", "text=nothing like this"])
+async def test_selector_that_never_comes_is_named(browser: cdp.Browser, site: Site, selector: str) -> None:
+    told = await failure(browser, url=site.url("/late-element"), wait_for=selector, timeout_ms=600)
+    assert (told.code, told.retryable) == ("selector_not_found", False)
+    assert str(told) == f"selector {selector!r} was not visible within 600 ms"
+
+
+async def test_wait_has_a_time_of_its_own(browser: cdp.Browser, site: Site) -> None:
+    wait = {"selector": "#nothing", "timeout_ms": 100}
+    told = await failure(browser, url=site.url("/ok"), wait_for=wait, timeout_ms=20_000)
+    assert (told.code, str(told)) == ("selector_not_found", "selector '#nothing' was not visible within 100 ms")
+
+
+async def test_selector_of_the_picture_that_never_comes_is_named(browser: cdp.Browser, site: Site) -> None:
+    told = await failure(browser, "screenshot", url=site.url("/ok"), selector="#nothing", timeout_ms=500)
+    assert told.code == "selector_not_found"
+
+
+@pytest.mark.parametrize("selector", ["a[", "xpath=][", "xpath=1+1", ":nothing()"])
+@pytest.mark.parametrize("field", ["wait_for", "selector"])
+async def test_selector_that_does_not_parse_is_an_invalid_request(
+    browser: cdp.Browser, site: Site, selector: str, field: str
+) -> None:
+    told = await failure(browser, "screenshot", url=site.url("/ok"), **{field: selector})
+    assert told.code == "invalid_request"
+    assert selector in str(told)
+
+
+@pytest.mark.parametrize(
+    ("path", "fields", "unfinished"),
+    [
+        ("/never-loads", {}, "wait_until: auto"),
+        ("/drip", {}, "wait_until: auto"),
+        ("/ok", {"wait_ms": 60_000}, "wait_ms was not over"),
+        ("/ok", {"wait_for": "#nothing"}, "selector '#nothing' was not visible"),
+    ],
+)
+async def test_on_timeout_capture_shows_what_there_is(
+    browser: cdp.Browser, site: Site, path: str, fields: dict[str, Any], unfinished: str
+) -> None:
+    output = await made(browser, "scrape", url=site.url(path), timeout_ms=600, on_timeout="capture", **fields)
+    (warning,) = output.meta["warnings"]
+    assert warning.startswith("captured after 600 ms: ")
+    assert unfinished in warning
+    assert b"<body" in output.data
+
+
+async def test_on_timeout_capture_takes_the_picture(browser: cdp.Browser, site: Site) -> None:
+    given = {"url": site.url("/ok"), "wait_ms": 60_000, "timeout_ms": 800, "on_timeout": "capture"}
+    assert await pixel(browser, 50, 50, **given) == RED
+
+
+async def test_on_timeout_capture_of_no_document_is_a_timeout(browser: cdp.Browser, site: Site) -> None:
+    told = await failure(browser, url=site.url("/never"), timeout_ms=400, on_timeout="capture")
+    assert told.code == "timeout"
+
+
+@pytest.mark.parametrize("on_timeout", ["fail", "capture"])
+@pytest.mark.parametrize("query", ["", "?after_ms=50"])
+async def test_endless_script_ends_in_time(browser: cdp.Browser, site: Site, on_timeout: str, query: str) -> None:
+    fields = {"wait_ms": 10_000, "timeout_ms": 500, "on_timeout": on_timeout}
+    told = await failure(browser, url=site.url(f"/endless-script{query}"), **fields)
+    assert told.code == "timeout"
+    assert OK_TEXT in await html(browser, url=site.url("/ok"))
+
+
+# ---- Trouble ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("path", "code", "retryable", "message"),
+    [
+        ("/204", "not_a_page", False, "not a page: the server answered 204, without a document"),
+        ("/205", "not_a_page", False, "not a page: the server answered 205, without a document"),
+        ("/download", "not_a_page", False, "not a page: a download (application/zip, 1234 bytes)"),
+        ("/reset", "navigation_failed", True, "navigation failed: net::ERR_CONNECTION_RESET"),
+        ("/empty", "navigation_failed", True, "navigation failed: net::ERR_EMPTY_RESPONSE"),
+        ("/bad-http", "navigation_failed", False, "navigation failed: net::ERR_INVALID_HTTP_RESPONSE"),
+        ("/redirect-loop", "navigation_failed", False, "navigation failed: net::ERR_TOO_MANY_REDIRECTS"),
+    ],
+)
+async def test_trouble_of_the_page_has_its_code_and_costs_the_next_job_nothing(
+    browser: cdp.Browser, site: Site, path: str, code: str, retryable: bool, message: str
+) -> None:
+    told = await failure(browser, url=site.url(path), timeout_ms=5000)
+    assert (told.code, told.retryable) == (code, retryable)
+    assert str(told).startswith(message)
+    assert OK_TEXT in await html(browser, url=site.url("/ok"))
+
+
+async def test_name_that_does_not_resolve_is_retryable(browser: cdp.Browser) -> None:
+    told = await failure(browser, url="http://no-such-host.invalid/")
+    assert (told.code, told.retryable) == ("navigation_failed", True)
+    assert str(told) == "navigation failed: net::ERR_NAME_NOT_RESOLVED"
+
+
+async def test_refused_connection_is_retryable(browser: cdp.Browser) -> None:
+    (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    port = listener.socket.getsockname()[1]
+    await listener.aclose()
+    told = await failure(browser, url=f"http://127.0.0.1:{port}/")
+    assert (told.code, told.retryable) == ("navigation_failed", True)
+    assert str(told) == "navigation failed: net::ERR_CONNECTION_REFUSED"
+
+
+async def test_bad_certificate_is_not_retryable(browser: cdp.Browser) -> None:
+    async with open_site(tls=True) as site:
+        told = await failure(browser, url=site.url("/ok"))
+    assert (told.code, told.retryable) == ("navigation_failed", False)
+    assert str(told) == "navigation failed: net::ERR_CERT_AUTHORITY_INVALID"
+
+
+async def test_unsafe_port_is_not_retryable(browser: cdp.Browser) -> None:
+    told = await failure(browser, url="http://127.0.0.1:6667/")
+    assert (told.code, told.retryable) == ("navigation_failed", False)
+
+
+@pytest.mark.parametrize(
+    "target", ["http://10.0.0.1/", "http://169.254.169.254/latest/meta-data/", "http://[::1]:8080/"]
+)
+@pytest.mark.parametrize("way", ["/redirect-to", "/js-redirect"])
+async def test_way_to_a_blocked_target_is_blocked(browser: cdp.Browser, site: Site, target: str, way: str) -> None:
+    told = await failure(browser, url=site.url(f"{way}?url={target}"), timeout_ms=8000)
+    assert (told.code, told.retryable) == ("blocked_target", False)
+
+
+@pytest.mark.parametrize("target", ["http://10.0.0.1/", "http://127.0.0.1:1/", "http://no-such-host.invalid/"])
+async def test_page_that_moves_to_a_dead_address_keeps_its_document(
+    browser: cdp.Browser, site: Site, target: str
+) -> None:
+    move = f"<p>good</p><script>onload = () => setTimeout(() => location = '{target}', 50)</script>"
+    url = site.add("/moves", page(move))
+    output = await made(browser, "scrape", url=url, wait_ms=400)
+    assert "<p>good</p>" in output.data.decode()
+    assert (output.meta["url"], len(output.meta["warnings"])) == (url, 1)
+
+
+async def test_server_that_is_reached_by_redirects_is_shown(browser: cdp.Browser, site: Site) -> None:
+    output = await made(browser, "scrape", url=site.url("/redirect/3"))
+    assert OK_TEXT in output.data.decode()
+    assert (output.meta["url"], output.meta["status_code"]) == (site.url("/ok"), 200)
+
+
+@pytest.mark.parametrize("status", [404, 500, 403])
+async def test_page_of_an_error_status_is_shown(browser: cdp.Browser, site: Site, status: int) -> None:
+    output = await made(browser, "scrape", url=site.url(f"/status/{status}"))
+    assert output.meta["status_code"] == status
+    assert f"Status {status}" in output.data.decode()
+
+
+@pytest.mark.parametrize("service", ["screenshot", "scrape"])
+async def test_empty_error_page_is_a_page(browser: cdp.Browser, site: Site, service: ServiceName) -> None:
+    assert (await made(browser, service, url=site.url("/status/404-empty"))).meta["status_code"] == 404
+
+
+@pytest.mark.parametrize(
+    ("path", "text"), [("/alert", "after the alert"), ("/alert-storm", "after the storm"), ("/unload-dialog", "stay")]
+)
+async def test_dialog_stops_nothing(browser: cdp.Browser, site: Site, path: str, text: str) -> None:
+    assert text in await html(browser, url=site.url(path))
+
+
+async def test_dialog_is_a_warning(browser: cdp.Browser, site: Site) -> None:
+    warnings = (await made(browser, "scrape", url=site.url("/alert"))).meta["warnings"]
+    assert warnings == ["alert dialog answered: stop here"]
+
+
+async def test_storm_of_dialogs_is_few_warnings(browser: cdp.Browser, site: Site) -> None:
+    warnings = (await made(browser, "scrape", url=site.url("/alert-storm"))).meta["warnings"]
+    assert len(warnings) < STORM_ALERTS
+
+
+async def crashed(browser: cdp.Browser, site: Site, **fields: Any) -> JobFailed:
+    """The failure of an attempt whose page crashes in the phase that never ends."""
+    pages: list[cdp.Page] = []
+
+    @asynccontextmanager
+    async def open_page() -> AsyncIterator[cdp.Page]:
+        async with browser.open_page() as opened:
+            pages.append(opened)
+            yield opened
+
+    async def crash() -> None:
+        await site.seen("/never")
+        with pytest.raises(cdp.errors.TargetCrashed):
+            await pages[0].session.send("Page.crash")
+
+    parsed = parse_request("scrape", {"url": site.url("/never-loads"), "timeout_ms": 12_000, **fields}, CONFIG)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(crash)
+        with pytest.raises(JobFailed) as caught:
+            await attempt(open_page, parsed, max_pixels=MAX_PIXELS, progress=Progress())
+    return caught.value
+
+
+@pytest.mark.parametrize("fields", [{}, {"wait_until": "commit", "wait_for": "#nothing"}])
+async def test_crash_of_the_page_has_its_code(browser: cdp.Browser, site: Site, fields: dict[str, Any]) -> None:
+    told = await crashed(browser, site, **fields)
+    assert (told.code, told.retryable) == ("page_crashed", True)
+    assert OK_TEXT in await html(browser, url=site.url("/ok"))
+
+
+async def test_crash_during_a_fixed_delay_is_noticed_at_once(browser: cdp.Browser, site: Site) -> None:
+    with trio.fail_after(5):
+        told = await crashed(browser, site, wait_until="commit", wait_ms=10_000)
+    assert told.code == "page_crashed"
+
+
+async def test_picture_over_the_pixel_limit_is_too_large(browser: cdp.Browser, site: Site) -> None:
+    parsed = parse_request("screenshot", {"url": site.url("/tall"), "full_page": True, "format": "png"}, CONFIG)
+    with pytest.raises(JobFailed, match="over the limit of 1000000 pixels") as caught:
+        await attempt(browser.open_page, parsed, max_pixels=1_000_000, progress=Progress())
+    assert (caught.value.code, caught.value.retryable) == ("too_large", False)
+
+
+@pytest.mark.parametrize("image_format", ["jpeg", "webp"])
+async def test_picture_over_the_limit_of_its_format_is_too_large(
+    browser: cdp.Browser, site: Site, image_format: str
+) -> None:
+    url = site.add("/very-tall", page('<div style="height:70000px">'))
+    told = await failure(browser, "screenshot", url=url, full_page=True, format=image_format, viewport={"width": 100})
+    assert told.code == "too_large"
+
+
+async def test_element_without_a_box_is_not_found(browser: cdp.Browser, site: Site) -> None:
+    told = await failure(browser, "screenshot", url=site.url("/late-element"), selector="#hidden", timeout_ms=500)
+    assert told.code == "selector_not_found"
+
+
+# ---- The document ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", ENCODED_TEXTS)
+async def test_document_has_the_right_characters(browser: cdp.Browser, site: Site, path: str) -> None:
+    output = await made(browser, "scrape", url=site.url(path))
+    assert ENCODED_TEXTS[path] in output.data.decode()
+    assert output.content_type == "text/html; charset=utf-8"
+
+
+async def test_document_has_its_doctype(browser: cdp.Browser, site: Site) -> None:
+    assert (await html(browser, url=site.url("/ok"))).startswith("<!DOCTYPE html>")
+
+
+async def test_document_without_a_doctype_gets_none(browser: cdp.Browser, site: Site) -> None:
+    assert (await html(browser, url=site.add("/quirks", "<p>quirks</p>"))).startswith("<html>")
+
+
+async def test_document_is_the_live_one(browser: cdp.Browser, site: Site) -> None:
+    url = site.add("/live", page("<p>old</p><script>document.querySelector('p').textContent = 'new'</script>"))
+    assert "<p>new</p>" in await html(browser, url=url)
+
+
+@pytest.mark.parametrize("service", ["screenshot", "scrape"])
+async def test_tampering_page_is_shown_as_it_is(browser: cdp.Browser, site: Site, service: ServiceName) -> None:
+    output = await made(browser, service, url=site.url("/tamper"))
+    if service == "scrape":
+        assert TAMPER_TEXT in output.data.decode()
+    else:
+        assert (output.meta["width"], output.meta["height"]) == (1280, 800)
+
+
+async def test_half_of_a_surrogate_pair_is_replaced(browser: cdp.Browser, site: Site) -> None:
+    url = site.add("/half", page(r"<p>x</p><script>document.querySelector('p').textContent = 'a\ud800b'</script>"))
+    assert "<p>a?b</p>" in await html(browser, url=url)
+
+
+# ---- What is told ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("service", ["screenshot", "scrape"])
+async def test_meta_tells_about_the_page(browser: cdp.Browser, site: Site, service: ServiceName) -> None:
+    meta = (await made(browser, service, url=site.url("/ok"))).meta
+    assert (meta["url"], meta["status_code"], meta["title"], meta["warnings"]) == (site.url("/ok"), 200, OK_TITLE, [])
+    assert meta["browser"] == browser.product
+
+
+@pytest.mark.parametrize("service", ["screenshot", "scrape"])
+async def test_timings_add_up(browser: cdp.Browser, site: Site, service: ServiceName) -> None:
+    meta = (await made(browser, service, url=site.url("/ok"))).meta
+    assert list(meta["timings"]) == ["open", "prepare", "navigate", "settle", "wait", "capture"]
+    assert abs(sum(meta["timings"].values()) - meta["elapsed_ms"]) <= len(meta["timings"])
+
+
+async def test_scrape_tells_its_duration_too(browser: cdp.Browser, site: Site) -> None:
+    meta = (await made(browser, "scrape", url=site.url("/ok"))).meta
+    assert meta["duration_ms"] == meta["elapsed_ms"]
+
+
+async def test_phases_are_told_as_they_begin(browser: cdp.Browser, site: Site) -> None:
+    phases: list[str] = []
+    parsed = parse_request("scrape", {"url": site.url("/late-element"), "wait_for": "#late"}, CONFIG)
+    await attempt(browser.open_page, parsed, max_pixels=MAX_PIXELS, progress=Progress(phases.append))
+    assert phases == ["prepare", "navigate", "settle", "wait_for", "wait", "capture", "close"]
+
+
+# ---- What is left ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", ["/ok", "/never", "/never-loads", "/download", "/endless-script"])
+async def test_nothing_of_an_attempt_is_left(browser: cdp.Browser, site: Site, path: str) -> None:
+    try:
+        await made(browser, "scrape", url=site.url(path), timeout_ms=400 if path != "/ok" else 30_000)
+    except JobFailed:
+        assert path != "/ok"
+    assert browser.pages_open == 0
+    with trio.fail_after(5):
+        await site.connections_settled()
+
+
+async def test_nothing_goes_from_one_attempt_to_the_next(browser: cdp.Browser, site: Site) -> None:
+    await made(browser, "scrape", url=site.url("/set-cookie?name=left&value=over"))
+    assert '<pre id="cookies">{}</pre>' in await html(browser, url=site.url("/echo-cookies"))
+
+
+async def test_cancelled_attempt_closes_its_page(browser: cdp.Browser, site: Site) -> None:
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(lambda: made(browser, "scrape", url=site.url("/never")))
+        await site.seen("/never")
+        nursery.cancel_scope.cancel()
+    assert browser.pages_open == 0
+    with trio.fail_after(1):
+        await site.connections_settled()
