@@ -17,7 +17,7 @@ logger = logging.getLogger("cdp")
 
 # Waits after launches that failed, or browsers that ended before `STABLE_S`: a missing browser is noticed when it is
 # installed, without a busy loop.
-BACK_OFF_S = (0.0, 0.5, 1.0, 2.0, 5.0, 10.0)
+BACK_OFF_S = (0.5, 1.0, 2.0, 5.0, 10.0)
 STABLE_S = 10.0
 
 

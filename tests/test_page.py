@@ -381,6 +381,12 @@ async def test_giant_event_costs_nothing_of_the_neighbours(browser: cdp.Browser,
     await assert_good(browser, site)
 
 
+@pytest.mark.parametrize("pixels", [1, 64_000_000])
+def test_max_message_bytes_has_room_for_a_picture_and_a_document(pixels: int) -> None:
+    picture_bytes = pixels * 4 * 4 / 3
+    assert module.max_message_bytes(pixels) > max(picture_bytes, module.MAX_HTML_BYTES)
+
+
 async def test_info_cuts_what_a_page_says_of_itself(page: cdp.Page, site: Site) -> None:
     await page.navigate(site.add("/long", f"<title>{'t' * 100_000}</title>") + "#" + "u" * 100_000)
     info = await page.info()
@@ -674,6 +680,28 @@ async def test_set_content_with_a_base_resolves_links(page: cdp.Page, site: Site
 async def test_set_content_with_a_base_does_not_ask_its_server(page: cdp.Page, site: Site) -> None:
     await page.set_content(DOCUMENT, site.url("/folder/page"))
     assert [request.path for request in site.requests] == ["/image.png"]
+
+
+@pytest.mark.parametrize("path", ["/ü/日本?ü=1", "/a/../b", "/{x}|y'\"", "/a*b?c*", "?query", "/page#part"])
+async def test_set_content_with_a_base_that_the_browser_spells_otherwise_is_shown(
+    page: cdp.Page, site: Site, path: str
+) -> None:
+    with trio.fail_after(QUICK_S):
+        await page.set_content("<title>Own</title>", site.url(path))
+    assert ((await page.info()).title, site.requests) == ("Own", [])
+
+
+async def test_set_content_with_a_base_leaves_frames_their_own_documents(page: cdp.Page, site: Site) -> None:
+    await page.set_content('<title>Own</title><iframe src="/ok"></iframe>', site.url("/ok"))
+    assert [request.path for request in site.requests] == ["/ok"]
+
+
+async def test_set_content_with_a_base_sends_the_headers_to_no_other_origin(page: cdp.Page, site: Site) -> None:
+    async with open_site() as other:
+        document, url = f'<iframe src="{other.url("/ok")}"></iframe>', site.url("/folder/page")
+        await page.prepare(PageOptions(html=document, base_url=url, headers=HEADERS))
+        await page.set_content(document, url)
+        assert (await other.seen("/ok")).header("x-test") is None
 
 
 async def test_set_content_with_a_base_needs_no_server(page: cdp.Page) -> None:

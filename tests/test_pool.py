@@ -17,7 +17,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 import cdp
 from cdp.errors import ConnectionClosed, LaunchError
-from cdp.pool import BACK_OFF_S, open_pool
+from cdp.pool import BACK_OFF_S, STABLE_S, open_pool
 
 from .site import OK_TEXT, Site
 
@@ -96,12 +96,12 @@ async def test_pool_closes_a_browser_that_ended() -> None:
         assert factory.fakes[0].closed
 
 
-async def test_pool_launches_anew_what_ended() -> None:
+async def test_pool_launches_anew_what_ended(autojump_clock: MockClock) -> None:
     factory = Factory()
     async with open_pool(factory) as pool:
         await wait_all_tasks_blocked()
         factory.fakes[0].ended.set()
-        await wait_all_tasks_blocked()
+        await pool.ready()
         assert (pool.browser, pool.launches) == (factory.fakes[1], 2)
 
 
@@ -167,11 +167,22 @@ async def test_pool_backs_off_anew_after_a_success(autojump_clock: MockClock) ->
     factory = Factory([LaunchError("gone")] * 3)
     async with open_pool(factory) as pool:
         await pool.ready()
+        await trio.sleep(STABLE_S)
         factory.faults.append(LaunchError("again"))
         factory.fakes[0].ended.set()
         await wait_all_tasks_blocked()
         await pool.ready()
     assert factory.times[-1] - factory.times[-2] == pytest.approx(BACK_OFF_S[0])
+
+
+async def test_pool_backs_off_from_a_browser_that_ends_at_once(autojump_clock: MockClock) -> None:
+    factory = Factory()
+    async with open_pool(factory) as pool:
+        await pool.ready()
+        factory.fakes[0].ended.set()
+        await wait_all_tasks_blocked()
+        await pool.ready()
+    assert factory.times[1] - factory.times[0] == pytest.approx(BACK_OFF_S[0])
 
 
 async def test_pool_leaves_the_body_s_exception_as_it_is() -> None:
