@@ -633,6 +633,8 @@ FOLD_MIN_BYTES = 2**20
 FOLD_SLICE = 64
 # A failed write is tried again by itself after this; a change tries at once.
 STORE_RETRY_S = 1.0
+# Lines that must not stay are folded away within this time: not at once, since a fold writes all that is live.
+SCRUB_S = 60.0
 
 # Documents by table and id; ids are texts, as TinyDB's storages have them. A document in it is replaced, never changed:
 # a fold reads it in a thread.
@@ -861,6 +863,8 @@ class JournalStorage(Storage):
         # How many lines were handed over, and how many of them are on disk.
         self._put = self._durable = 0
         self._closed = False
+        # When to fold for the sake of what older lines hold.
+        self._scrub_at = math.inf
         # trio's own threads are shared with name look-ups, which hostile pages can make last.
         self._limiter = trio.CapacityLimiter(1)
         # Something was put; something was written, or could not be.
@@ -872,11 +876,13 @@ class JournalStorage(Storage):
         self.reports = self._file.reports
 
     def read(self) -> dict[str, dict[str, Any]]:
-        """All tables: to look at, not to change."""
-        return cast("dict[str, dict[str, Any]]", self._tables)
+        """All tables: to look at, not to change; from the outer dict TinyDB takes the table that it drops."""
+        return cast("dict[str, dict[str, Any]]", dict(self._tables))
 
     def write(self, data: Mapping[str, Mapping[str, Any]]) -> None:
         """Only to drop tables: documents come by `apply`."""
+        if any(self._tables.get(name) is not documents for name, documents in data.items()):
+            raise TypeError("documents come from JournalTable only")
         for name in self._tables.keys() - data.keys():
             self.apply(name, dict.fromkeys(self._tables[name]))
 
@@ -892,6 +898,11 @@ class JournalStorage(Storage):
                 documents.pop(doc_id, None)
             else:
                 documents[doc_id] = document
+        self._changed.set()
+
+    def scrub(self) -> None:
+        """Have older lines of changed documents taken from the disk, within `SCRUB_S` or when the writer ends."""
+        self._scrub_at = min(self._scrub_at, trio.current_time() + SCRUB_S)
         self._changed.set()
 
     async def flushed(self) -> None:
@@ -919,10 +930,13 @@ class JournalStorage(Storage):
             # Whatever must be mended after loading is mended at once.
             await self._commit()
             while True:
-                with trio.move_on_after(math.inf if self.fault is None else STORE_RETRY_S):
+                retry_at = math.inf if self.fault is None else trio.current_time() + STORE_RETRY_S
+                with trio.CancelScope(deadline=min(retry_at, self._scrub_at)):
                     await self._changed.wait()
                 await self._commit()
         finally:
+            if self._scrub_at < math.inf:
+                self._scrub_at = -math.inf
             with trio.CancelScope(shield=True):
                 await self._commit()
             self.close()
@@ -938,7 +952,7 @@ class JournalStorage(Storage):
         """Try once to bring the disk up to memory."""
         self._changed = trio.Event()
         position, count, data = self._put, len(self._pending), b"".join(self._pending)
-        folding = self._file.must_fold(data)
+        folding = self._file.must_fold(data) or trio.current_time() >= self._scrub_at
         if not (data or folding):
             return
         tables = {name: documents.copy() for name, documents in self._tables.items()} if folding else None
@@ -949,6 +963,8 @@ class JournalStorage(Storage):
             self.fault = error
         else:
             self.fault, self._durable = None, position
+            if folding:
+                self._scrub_at = math.inf
             del self._pending[:count]
         attempted, self._attempted = self._attempted, trio.Event()
         attempted.set()
@@ -984,6 +1000,10 @@ class _Changes(MutableMapping[int, Any]):
     def __len__(self) -> int:
         return sum(1 for _ in self)
 
+    def clear(self) -> None:
+        # Inherited, it would walk through the table for each document.
+        self.changed = dict.fromkeys({**self._documents, **self.changed})
+
 
 class JournalTable(Table):
     """A TinyDB table over `JournalStorage`: changing a document by its id costs the same however many there are.
@@ -1016,6 +1036,7 @@ class Store:
         try:
             for path in (folder, self.artifacts, self.temporary):
                 path.mkdir(mode=0o700, parents=True, exist_ok=True)
+                sync_folder(path.parent)
         except OSError as error:
             raise StoreError(f"cannot use the data folder {folder}: {error}", error.errno) from error
         self._storage = JournalStorage(folder / "jobs.journal")
@@ -1066,6 +1087,9 @@ class Store:
 
     def put(self, job: Job) -> None:
         """Store a job as it is now; on disk once `flushed` has returned."""
+        former = self._storage.read().get("jobs", {}).get(str(job.number), {}).get("request", {})
+        if any(name in former and name not in job.request for name in SECRET_FIELDS):
+            self._storage.scrub()
         self._table.upsert(Document(job.document(), doc_id=job.number))
         if job.ended and not job.expired:
             self._ended.append(job)
@@ -1176,18 +1200,18 @@ async def attempt(open_page: OpenPage, parsed: Request, *, max_pixels: int, prog
     deadline = trio.current_time() + parsed.timeout_ms / 1000
     late_s = LATE_CAPTURE_S if parsed.on_timeout == "capture" else 0.0
     try:
-        with trio.CancelScope(deadline=deadline + late_s) as hard:
+        with trio.CancelScope(deadline=deadline + late_s):
             async with open_page() as page:
-                with trio.CancelScope(deadline=deadline) as soft:
-                    await load(page, parsed, progress)
-                    return await capture(page, parsed, max_pixels, progress)
-                assert soft.cancelled_caught
-                if progress.phase == "navigate" and page.has_document:
-                    progress.unfinished = f"the document did not get as far as wait_until: {parsed.wait_until}"
+                try:
+                    with trio.CancelScope(deadline=deadline):
+                        await load(page, parsed, progress)
+                        return await capture(page, parsed, max_pixels, progress)
+                finally:
+                    if progress.phase == "navigate" and page.has_document:
+                        progress.unfinished = f"the document did not get as far as wait_until: {parsed.wait_until}"
                 if late_s and page.has_document:
                     page.warnings.append(f"captured after {parsed.timeout_ms} ms: {progress.unfinished}")
                     return await capture(page, parsed, max_pixels, progress)
-        assert hard.cancelled_caught or soft.cancelled_caught
     except CDPError as error:
         failure = failure_of(error)
         if failure is None:
@@ -1218,7 +1242,7 @@ async def load(page: cdp.Page, parsed: Request, progress: Progress) -> None:
         progress.enter("wait_for", f"selector {wait.selector!r} was not {wait.state}")
         await page.wait_for(wait)
     progress.enter("wait", "wait_ms was not over")
-    await trio.sleep(parsed.wait_ms / 1000)
+    await page.sleep(parsed.wait_ms / 1000)
 
 
 async def capture(page: cdp.Page, parsed: Request, max_pixels: int, progress: Progress) -> Output:
@@ -2075,20 +2099,42 @@ def set_up_logging(log_format: str, level: int) -> None:
 CAPTURE_SETTINGS = ("browser", "browser_arg", "allow_network", "max_timeout", "max_pixels")
 
 
+def flags_of(field: str) -> list[str]:
+    """The flags of a field: with dashes, and as it is written in JSON."""
+    return list(dict.fromkeys((f"--{field.replace('_', '-')}", f"--{field}")))
+
+
+def boolean_flags(fields: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    """The flags that may stand without a value."""
+    for name, kind in fields.items():
+        bare = bare_type(kind)
+        if bare is bool:
+            yield from flags_of(prefix + name)
+        elif attrs.has(bare):
+            yield from boolean_flags(fields_of(bare), f"{prefix}{name}.")
+
+
+def with_values(arguments: list[str]) -> list[str]:
+    """`--full-page URL` as `--full-page=true URL`: argparse would take the URL for the flag's value."""
+    known = {flag for cls in (Config, *REQUEST_CLASSES.values()) for flag in boolean_flags(fields_of(cls))}
+    pairs = itertools.zip_longest(arguments, arguments[1:], fillvalue="")
+    alone = ((word, word in known and after.lower() not in ("true", "false", "1", "0")) for word, after in pairs)
+    return [f"{word}=true" if is_alone else word for word, is_alone in alone]
+
+
 def add_flags(parser: argparse._ArgumentGroup, fields: Mapping[str, Any], prefix: str = "") -> None:
     """A flag for each field, also with dashes for underscores, and one for each field of an object in it."""
     for name, kind in fields.items():
         full = prefix + name
         bare = bare_type(kind)
-        flags = list(dict.fromkeys((f"--{full.replace('_', '-')}", f"--{full}")))
         options: dict[str, Any] = {"dest": full, "help": help_of(kind).replace("%", "%%"), "metavar": "VALUE"}
         if bare is bool:
-            options |= {"nargs": "?", "const": "true", "metavar": "true|false"}
+            options["metavar"] = "true|false"
         elif get_origin(bare) is Literal:
             options["metavar"] = "|".join(get_args(bare))
         elif bare == tuple[str, ...]:
             options["action"] = "append"
-        parser.add_argument(*flags, **options)
+        parser.add_argument(*flags_of(full), **options)
         if attrs.has(bare):
             add_flags(parser, fields_of(bare), f"{full}.")
 
@@ -2121,7 +2167,7 @@ def main(arguments: list[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else arguments
     if not arguments or (arguments[0].startswith("-") and arguments[0] not in ("-h", "--help")):
         arguments = ["serve", *arguments]
-    flags = vars(build_parser().parse_args(arguments))
+    flags = vars(build_parser().parse_args(with_values(arguments)))
     command = flags.pop("command")
     try:
         config = load_config(flags)
@@ -2161,6 +2207,9 @@ async def capture_once(name: ServiceName, flags: Mapping[str, Any], config: Conf
     suffix = Path(output or "").suffix.lower()
     if name == "screenshot" and suffix in SUFFIX_FORMATS:
         given.setdefault("format", SUFFIX_FORMATS[suffix])
+    to_file = output not in (None, "-")
+    if to_file and (os.path.isdir(output) or not os.path.isdir(os.path.dirname(output) or ".")):
+        raise ValidationError([Fault("-o", f"{output!r} cannot be written: no such folder, or a folder")])
     parsed = parse_request(name, given, config)
     tell = ProgressLine(parsed.url or "the document")
     try:
@@ -2169,13 +2218,16 @@ async def capture_once(name: ServiceName, flags: Mapping[str, Any], config: Conf
             made = await attempt(browser.open_page, parsed, max_pixels=config.max_pixels, progress=Progress(tell))
     finally:
         tell.end()
-    if output in (None, "-"):
+    if to_file:
+        try:
+            await trio.Path(output).write_bytes(made.data)
+        except OSError as error:
+            raise ValidationError([Fault("-o", f"{output!r} cannot be written: {error.strerror}")]) from None
+    else:
         sys.stdout.buffer.write(made.data)
         sys.stdout.buffer.flush()
-    else:
-        await trio.Path(output).write_bytes(made.data)
     size = f"{made.meta['width']} x {made.meta['height']} px, " if "width" in made.meta else ""
-    where = "standard output" if output in (None, "-") else output
+    where = output if to_file else "standard output"
     for warning in made.meta["warnings"]:
         print(f"warning: {warning}", file=sys.stderr)
     kind = made.content_type.partition(";")[0]

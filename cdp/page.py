@@ -133,6 +133,8 @@ class Page:
         self._headers: dict[str, str] = {}
         # The base64 body that stands in for the server's answer, once.
         self._content: str | None = None
+        # A document is there; it is kept when the page moves on to an address that fails.
+        self._loaded = False
 
     # Following the main frame
 
@@ -197,6 +199,9 @@ class Page:
     async def _resume(self, params: dict[str, Any]) -> None:
         """Let a request of the own origin go on with the client's headers, or answer it with the client's document."""
         request = params["request"]
+        if "responseErrorReason" in params or "responseStatusCode" in params:
+            await self._resume_response(params)
+            return
         if self._content is not None and params["frameId"] == self._frame_id:
             body, self._content = self._content, None
             await self.session.post(
@@ -210,6 +215,17 @@ class Page:
         own = self._headers and network.origin_of(request["url"]) == self._origin
         headers = network.merged_headers(request["headers"], self._headers) if own else None
         await self.session.post("Fetch.continueRequest", requestId=params["requestId"], headers=headers)
+
+    async def _resume_response(self, params: dict[str, Any]) -> None:
+        """Let an answer pass; a document that failed to come is aborted, which keeps the one shown."""
+        url, request_id = params["request"]["url"], params["requestId"]
+        if params["frameId"] != self._frame_id or "responseErrorReason" not in params:
+            await self.session.post("Fetch.continueRequest", requestId=request_id)
+            return
+        cause = self.ledger.failure_at(*network.endpoint_of(url))
+        reason = cause.text if cause is not None else params["responseErrorReason"]
+        self.warnings.append(f"the page moved on to {_printable(url[:MAX_REPORTED_CHARS])}, which failed: {reason}")
+        await self.session.post("Fetch.failRequest", requestId=request_id, errorReason="Aborted")
 
     async def _until(self, reached_it: Callable[[], bool]) -> None:
         while not reached_it():
@@ -267,12 +283,22 @@ class Page:
             # Fetch with the own origin as its pattern: setExtraHTTPHeaders would send them to every origin.
             self._headers = dict(options.headers)
             self._origin = network.origin_of(page_url)
-            commands.append(("Fetch.enable", {"patterns": [self._origin_pattern()]}))
+            commands.append(("Fetch.enable", {"patterns": self._patterns()}))
         if commands:
             await self.session.send_all(*commands)
 
-    def _origin_pattern(self) -> dict[str, str]:
-        return {"urlPattern": network.url_pattern(f"{self._origin}/"), "requestStage": "Request"}
+    def _patterns(self) -> list[dict[str, str]]:
+        """What requests are held up for, as it is now."""
+        document = {"urlPattern": "*", "resourceType": "Document"}
+        patterns = []
+        if self._content is not None:
+            # By type, not by URL: the browser writes paths its own way. The first document is the main frame's.
+            patterns.append(document | {"requestStage": "Request"})
+        if self._headers:
+            patterns.append({"urlPattern": network.url_pattern(f"{self._origin}/"), "requestStage": "Request"})
+        if self._loaded:
+            patterns.append(document | {"requestStage": "Response"})
+        return patterns
 
     # Opening
 
@@ -298,16 +324,13 @@ class Page:
         if exchange is not None and exchange.content_type == "application/pdf":
             # The headless shell downloads it; full Chromium shows a viewer that captures blank.
             raise NotAPage("a PDF", exchange.content_type, exchange.size_bytes)
+        await self._keep_document()
 
     async def set_content(self, html: str, base_url: str | None, *, wait_until: WaitUntil = "load") -> None:
         """Show a document of the client's own, as `about:blank` or as if it came from `base_url`."""
         if base_url is not None:
             self._content = b64encode(html.encode(errors="replace")).decode()
-            # By type, not by URL: the browser writes paths its own way. The first document is the main frame's.
-            patterns = [{"urlPattern": "*", "resourceType": "Document", "requestStage": "Request"}]
-            if self._headers:
-                patterns.append(self._origin_pattern())
-            await self.session.send("Fetch.enable", patterns=patterns)
+            await self.session.send("Fetch.enable", patterns=self._patterns())
             await self.navigate(base_url, wait_until=wait_until)
             return
         # The same loader writes the document anew; its life begins again with `init`.
@@ -315,6 +338,11 @@ class Page:
         self._written = True
         await self.session.send("Page.setDocumentContent", frameId=self._frame_id, html=html)
         await self._until(lambda: _LIFECYCLE[wait_until] in self._document.lifecycle)
+        await self._keep_document()
+
+    async def _keep_document(self) -> None:
+        self._loaded = True
+        await self.session.send("Fetch.enable", patterns=self._patterns())
 
     def _failure(self, loader_id: str, net_error: str, *, is_download: bool) -> CDPError:
         """Why a navigation gave no document."""
@@ -371,6 +399,11 @@ class Page:
                 await trio.sleep(POLL_S[min(attempt // 5, len(POLL_S) - 1)])
         if scope.cancelled_caught:
             raise SelectorNotFound(f"selector {wait.selector!r} was not {wait.state} within {wait.timeout_ms} ms")
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait, but not for a page that is gone."""
+        with trio.move_on_after(seconds):
+            await self._until(lambda: False)
 
     # Reading
 

@@ -18,7 +18,7 @@ from cdp import browser as module
 from cdp.browser import connect_browser, open_browser
 from cdp.connection import Connection, open_connection
 from cdp.errors import ConnectionClosed, LaunchError, NavigationError, NotAPage, SessionClosed, TargetCrashed
-from cdp.launcher import find_browser, launch
+from cdp.launcher import BrowserProcess, find_browser, launch
 
 from .site import OK_TEXT, Site
 
@@ -413,7 +413,19 @@ async def test_context_without_a_door_reaches_nothing(observer: Connection, brow
     assert site.requests == []
 
 
-async def test_browser_resolves_no_name_itself(policy: cdp.AddressPolicy, site: Site, tmp_path: Path) -> None:
+async def look_ups(process: BrowserProcess, log: Path, browser: Connection) -> list[str]:
+    """Close a browser in order, so that its network log is written to the end; the events of its own name look-ups."""
+    await browser.post("Browser.close")
+    with trio.fail_after(QUICK_S):
+        await process.exited.wait()
+    content = json.loads(log.read_text())
+    numbers, seen = content["constants"]["logEventTypes"], {event["type"] for event in content["events"]}
+    # Every request of a URL asks the resolver something; a real look-up becomes a job, and the system or DNS is asked.
+    names = ("HOST_RESOLVER_MANAGER_JOB", "HOST_RESOLVER_SYSTEM_TASK", "DNS_TRANSACTION")
+    return [name for name in names if numbers[name] in seen]
+
+
+async def test_browser_resolves_no_name_of_a_page_itself(policy: cdp.AddressPolicy, site: Site, tmp_path: Path) -> None:
     site.add(
         "/names",
         '<link rel="dns-prefetch" href="//prefetch.invalid"><link rel="preconnect" href="//preconnect.invalid">'
@@ -426,17 +438,21 @@ async def test_browser_resolves_no_name_itself(policy: cdp.AddressPolicy, site: 
             async with browser.open_page() as page:
                 await page.navigate(site.url("/names"), wait_until="networkidle")
                 asked = {host for host, _ in page.ledger.failures}
-            # Closed in order, so that the log is written to its end.
-            await browser._connection.post("Browser.close")
-            with trio.fail_after(QUICK_S):
-                await process.exited.wait()
-        events = json.loads(log.read_text())
-    numbers = events["constants"]["logEventTypes"]
-    seen = {event["type"] for event in events["events"]}
+            looked_up = await look_ups(process, log, browser._connection)
     assert asked >= {"image.invalid", "fetch.invalid"}
-    # A request for a look-up is made; with the launcher's rules none becomes a job (without them: two of these).
-    looked_up = ("HOST_RESOLVER_MANAGER_JOB", "HOST_RESOLVER_SYSTEM_TASK", "DNS_TRANSACTION")
-    assert [name for name in looked_up if numbers[name] in seen] == []
+    assert looked_up == []
+
+
+async def test_browser_resolves_no_name_without_any_proxy(tmp_path: Path) -> None:
+    log = tmp_path / "net.json"
+    async with launch(find_browser(), ["--no-proxy-server", f"--log-net-log={log}"]) as process:
+        async with open_connection(process.endpoint) as browser:
+            target = await browser.send("Target.createTarget", url="about:blank")
+            url = process.endpoint.partition("/devtools/")[0] + "/devtools/page/" + target["targetId"]
+            async with open_connection(url) as session:
+                reply = await session.send("Page.navigate", url="http://name.invalid/")
+            looked_up = await look_ups(process, log, browser)
+    assert (reply["errorText"], looked_up) == ("net::ERR_NAME_NOT_RESOLVED", [])
 
 
 async def test_door_gets_names_and_no_addresses(page: cdp.Page) -> None:

@@ -405,3 +405,10 @@ def test_runs_is_not_misled_by_the_name_of_a_process(tmp_path: Path) -> None:
         seen = launcher._runs(process.pid)
         process.kill()
     assert (seen, launcher._runs(process.pid)) == (True, False)
+
+
+def test_runs_counts_nobody_who_only_waits_to_be_reaped() -> None:
+    # Helpers of a dead browser stay like this until PID 1 takes them, for ever in a container without an init.
+    with subprocess.Popen(["true"], start_new_session=True) as process:
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+        assert not launcher._runs(process.pid)

@@ -102,7 +102,7 @@ async def test_pool_launches_anew_what_ended(autojump_clock: MockClock) -> None:
         await wait_all_tasks_blocked()
         factory.fakes[0].ended.set()
         await pool.ready()
-        assert (pool.browser, pool.launches) == (factory.fakes[1], 2)
+        assert (pool._browsers, pool.launches) == ([factory.fakes[1]], 2)
 
 
 async def test_pool_offers_no_browser_that_ended() -> None:
