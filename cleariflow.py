@@ -2196,6 +2196,12 @@ def main(arguments: list[str] | None = None) -> int:
 SUFFIX_FORMATS = {".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg", ".webp": "webp"}
 
 
+def check_output(path: Path) -> None:
+    """Raise ValidationError before the capture for what could not be written after it."""
+    if path.is_dir() or not path.parent.is_dir():
+        raise ValidationError([Fault("-o", f"{str(path)!r} cannot be written: no such folder, or a folder")])
+
+
 async def capture_once(name: ServiceName, flags: Mapping[str, Any], config: Config) -> None:
     """One capture on a browser of its own, written to a file or standard output."""
     cls = REQUEST_CLASSES[name]
@@ -2208,8 +2214,8 @@ async def capture_once(name: ServiceName, flags: Mapping[str, Any], config: Conf
     if name == "screenshot" and suffix in SUFFIX_FORMATS:
         given.setdefault("format", SUFFIX_FORMATS[suffix])
     to_file = output not in (None, "-")
-    if to_file and (os.path.isdir(output) or not os.path.isdir(os.path.dirname(output) or ".")):
-        raise ValidationError([Fault("-o", f"{output!r} cannot be written: no such folder, or a folder")])
+    if to_file:
+        check_output(Path(output))
     parsed = parse_request(name, given, config)
     tell = ProgressLine(parsed.url or "the document")
     try:

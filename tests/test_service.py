@@ -115,6 +115,9 @@ class FakePage:
     async def settle(self) -> None:
         await trio.lowlevel.checkpoint()
 
+    async def sleep(self, seconds: float) -> None:
+        await trio.sleep(seconds)
+
     async def info(self) -> PageInfo:
         return PageInfo(self._url, "title")
 
