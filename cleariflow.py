@@ -55,7 +55,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mappin
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, cast, get_args, get_origin
+from typing import Annotated, Any, Literal, TypeVar, cast
 
 import attrs
 import hypercorn
@@ -84,6 +84,7 @@ from cdp.errors import (
 from cdp.network import check_header_value, cookie_faults, endpoint_of, parse_url
 from cdp.options import CaptureOptions, Length, PageOptions, Range, WaitFor
 from cdp.tasks import open_tasks
+from cdp.texts import add_flags, nested, value_of, with_values
 from cdp.validation import (
     MAX_ECHO,
     Fault,
@@ -91,14 +92,12 @@ from cdp.validation import (
     bare_type,
     converter,
     fields_of,
-    help_of,
     kind_of,
+    load_json,
     nearest,
-    nested,
     strict,
     structure,
     valid_part,
-    value_of,
 )
 
 logger = logging.getLogger("cleariflow")
@@ -1635,23 +1634,6 @@ converter.register_structure_hook_func(
 )
 
 
-def load_json(body: bytes) -> Any:
-    """The value of a JSON body; raises ValidationError for everything that is not one."""
-
-    def refuse(name: str) -> None:
-        raise ValueError(f"{name} is not JSON")
-
-    try:
-        return json.loads(body.decode("utf-8"), parse_constant=refuse)
-    except UnicodeDecodeError as error:
-        message = f"the body is not UTF-8 at byte {error.start}"
-    except RecursionError:
-        message = "the body is nested too deeply"
-    except ValueError as error:
-        message = f"the body is not JSON: {str(error)[:MAX_ECHO]}"
-    raise ValidationError([Fault("", message)])
-
-
 def error_body(code: str, message: str, faults: list[Fault] | None = None) -> dict[str, Any]:
     """The contract's error object."""
     error: dict[str, Any] = {"code": code, "message": message}
@@ -2099,46 +2081,6 @@ def set_up_logging(log_format: str, level: int) -> None:
 CAPTURE_SETTINGS = ("browser", "browser_arg", "allow_network", "max_timeout", "max_pixels")
 
 
-def flags_of(field: str) -> list[str]:
-    """The flags of a field: with dashes, and as it is written in JSON."""
-    return list(dict.fromkeys((f"--{field.replace('_', '-')}", f"--{field}")))
-
-
-def boolean_flags(fields: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
-    """The flags that may stand without a value."""
-    for name, kind in fields.items():
-        bare = bare_type(kind)
-        if bare is bool:
-            yield from flags_of(prefix + name)
-        elif attrs.has(bare):
-            yield from boolean_flags(fields_of(bare), f"{prefix}{name}.")
-
-
-def with_values(arguments: list[str]) -> list[str]:
-    """`--full-page URL` as `--full-page=true URL`: argparse would take the URL for the flag's value."""
-    known = {flag for cls in (Config, *REQUEST_CLASSES.values()) for flag in boolean_flags(fields_of(cls))}
-    pairs = itertools.zip_longest(arguments, arguments[1:], fillvalue="")
-    alone = ((word, word in known and after.lower() not in ("true", "false", "1", "0")) for word, after in pairs)
-    return [f"{word}=true" if is_alone else word for word, is_alone in alone]
-
-
-def add_flags(parser: argparse._ArgumentGroup, fields: Mapping[str, Any], prefix: str = "") -> None:
-    """A flag for each field, also with dashes for underscores, and one for each field of an object in it."""
-    for name, kind in fields.items():
-        full = prefix + name
-        bare = bare_type(kind)
-        options: dict[str, Any] = {"dest": full, "help": help_of(kind).replace("%", "%%"), "metavar": "VALUE"}
-        if bare is bool:
-            options["metavar"] = "true|false"
-        elif get_origin(bare) is Literal:
-            options["metavar"] = "|".join(get_args(bare))
-        elif bare == tuple[str, ...]:
-            options["action"] = "append"
-        parser.add_argument(*flags_of(full), **options)
-        if attrs.has(bare):
-            add_flags(parser, fields_of(bare), f"{full}.")
-
-
 def build_parser() -> argparse.ArgumentParser:
     """The command line; `serve` is what runs without a command."""
     parser = argparse.ArgumentParser(
@@ -2167,7 +2109,7 @@ def main(arguments: list[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else arguments
     if not arguments or (arguments[0].startswith("-") and arguments[0] not in ("-h", "--help")):
         arguments = ["serve", *arguments]
-    flags = vars(build_parser().parse_args(with_values(arguments)))
+    flags = vars(build_parser().parse_args(with_values(arguments, (Config, *REQUEST_CLASSES.values()))))
     command = flags.pop("command")
     try:
         config = load_config(flags)

@@ -248,35 +248,18 @@ def help_of(kind: Any) -> str:
     return next((extra for extra in get_args(kind) if isinstance(extra, str)), "")
 
 
-def value_of(text: str, kind: Any) -> Any:
-    """What a text from a query or a command line means for a field; the text itself when it means nothing."""
-    kind = bare_type(kind)
+def load_json(body: bytes) -> Any:
+    """The value of a JSON body; raises ValidationError for everything that is not one."""
+
+    def refuse(name: str) -> None:
+        raise ValueError(f"{name} is not JSON")
+
     try:
-        if kind is bool:
-            return {"true": True, "1": True, "false": False, "0": False}.get(text.lower(), text)
-        if kind is int:
-            return int(text)
-        if kind is float:
-            return float(text)
-        if kind is not str and text[:1] in ("{", "["):
-            return json.loads(text)
-    except (ValueError, RecursionError):
-        pass
-    return text
-
-
-def nested(pairs: Iterable[tuple[str, str]], cls: type) -> dict[str, Any]:
-    """The object that dotted names and texts stand for: `viewport.width=800` is `{"viewport": {"width": 800}}`."""
-    result: dict[str, Any] = {}
-    for name, text in pairs:
-        *parents, leaf = name.split(".", 3)
-        known: dict[str, Any] = fields_of(cls)
-        place: Any = result
-        for parent in parents:
-            inner = bare_type(known.get(parent, str))
-            known = fields_of(inner) if attrs.has(inner) else {}
-            place = place.setdefault(parent, {}) if isinstance(place, dict) else None
-        if not isinstance(place, dict) or leaf in place:
-            raise ValidationError([Fault(name[:MAX_ECHO], "is given twice")])
-        place[leaf] = value_of(text, known.get(leaf, str))
-    return result
+        return json.loads(body.decode("utf-8"), parse_constant=refuse)
+    except UnicodeDecodeError as error:
+        message = f"the body is not UTF-8 at byte {error.start}"
+    except RecursionError:
+        message = "the body is nested too deeply"
+    except ValueError as error:
+        message = f"the body is not JSON: {str(error)[:MAX_ECHO]}"
+    raise ValidationError([Fault("", message)])

@@ -14,7 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cdp.options import Cookie, WaitFor
-from cdp.validation import MAX_ECHO, MAX_FAULTS, ValidationError, fields_of, nearest, nested, structure, value_of
+from cdp.texts import nested, value_of
+from cdp.validation import MAX_ECHO, MAX_FAULTS, ValidationError, fields_of, load_json, nearest, structure
 from cleariflow import (
     REQUEST_CLASSES,
     Config,
@@ -25,7 +26,6 @@ from cleariflow import (
     ScreenshotRequest,
     ServiceName,
     Submission,
-    load_json,
     parse_request,
     request_document,
 )
