@@ -73,7 +73,7 @@ import cdp
 from cdp.errors import (
     CDPError,
     ConnectionClosed,
-    InvalidSelector,
+    InvalidOption,
     NavigationError,
     NotAPage,
     SelectorNotFound,
@@ -542,7 +542,7 @@ RETRYABLE_NET_ERRORS = frozenset(
 
 # By class of the error, the first that fits. What is in no row is our own fault.
 FAILURE_CODES: tuple[tuple[type[CDPError], str], ...] = (
-    (InvalidSelector, "invalid_request"),
+    (InvalidOption, "invalid_request"),
     (SelectorNotFound, "selector_not_found"),
     (NotAPage, "not_a_page"),
     (TooLarge, "too_large"),
@@ -1249,6 +1249,7 @@ async def capture(page: cdp.Page, parsed: Request, max_pixels: int, progress: Pr
     progress.enter("capture", "the page did not let itself be captured")
     info = await page.info()
     meta: dict[str, Any] = {"url": info.url, "status_code": page.status_code, "title": info.title}
+    meta["redirects"] = page.redirects
     if parsed.html is not None:
         meta |= {"url": parsed.base_url or "about:blank", "status_code": 200}
     if isinstance(parsed, ScreenshotRequest):

@@ -2,7 +2,7 @@
 
     new browser   LaunchError, ConnectionClosed (on the browser's own socket)
     new page      SessionClosed, TargetCrashed
-    give up       CommandError, TooLarge, InvalidSelector, SelectorNotFound, ScriptError, NotAPage
+    give up       CommandError, TooLarge, InvalidOption, InvalidSelector, SelectorNotFound, ScriptError, NotAPage
     by policy     NavigationError (its `net_error` and `cause` say what went wrong)
 
 Timeouts are not among them: the caller's cancel scope ends a wait.
@@ -48,7 +48,11 @@ class TooLarge(CDPError):
     """A picture, a document or a message is over its limit; the message names the limit."""
 
 
-class InvalidSelector(CDPError):
+class InvalidOption(CDPError):
+    """The browser does not take what the client asked for; the message has its words."""
+
+
+class InvalidSelector(InvalidOption):
     """A selector does not parse."""
 
 

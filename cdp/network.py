@@ -34,6 +34,11 @@ REFUSED_HEADERS: Mapping[str, str] = {
         ),
         "is set by the browser",
     ),
+    # Chromium 156 refuses these, or some of their values; the request would stay held up.
+    **dict.fromkeys(
+        ("cookie2", "set-cookie", "x-http-method", "x-http-method-override", "x-method-override"),
+        "is refused by the browser",
+    ),
     "cookie": "is set by the field cookies",
     "user-agent": "is set by the field user_agent",
 }
@@ -136,7 +141,7 @@ def parse_cookies(text: str) -> list[dict[str, str]]:
 
 def cookie_params(cookie: Cookie, page_url: str | None) -> dict[str, Any]:
     """One cookie as `Network.setCookies` takes it; it belongs to the page's URL unless it says otherwise."""
-    owner = cookie.url if cookie.url or cookie.domain else page_url
+    owner = parse_url(cookie.url) if cookie.url else None if cookie.domain else page_url
     return {
         "name": cookie.name,
         "value": cookie.value,
@@ -160,8 +165,13 @@ def cookie_faults(cookie: Cookie) -> Iterator[tuple[str, str]]:
     for field in ("name", "value", "domain", "path"):
         if not _COOKIE_TEXT.fullmatch(getattr(cookie, field) or ""):
             yield field, "has a semicolon or a control character"
-    if "=" in cookie.name or cookie.name != cookie.name.strip():
-        yield "name", "has an equals sign, or white space at an end"
+    for field in ("name", "value"):
+        if (text := getattr(cookie, field)) != text.strip():
+            yield field, "has white space at an end"
+    if "=" in cookie.name:
+        yield "name", "has an equals sign"
+    if cookie.domain is not None and not cookie.domain.removeprefix(".").strip("."):
+        yield "domain", "is no host name"
     if cookie.path is not None and not cookie.path.startswith("/"):
         yield "path", "must begin with a slash"
     if len(cookie.name.encode()) + len(cookie.value.encode()) > MAX_COOKIE_BYTES:
@@ -171,6 +181,8 @@ def cookie_faults(cookie: Cookie) -> Iterator[tuple[str, str]]:
     prefix = cookie.name.lower()
     if prefix.startswith(("__secure-", "__host-")) and not cookie.secure:
         yield "secure", "must be true for a name with this prefix"
+    if prefix.startswith(("__http-", "__host-http-")) and not (cookie.http_only and cookie.secure):
+        yield "http_only", "must be true, and secure too, for a name with this prefix"
     if prefix.startswith("__host-") and (cookie.path != "/" or cookie.domain is not None):
         yield "path", 'must be "/", and domain left out, for a name with this prefix'
 

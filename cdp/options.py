@@ -86,7 +86,7 @@ class Cookie:
     value: Annotated[str, Length(0, MAX_TEXT)]
     url: Annotated[str, Length(1, MAX_URL), "URL whose host, path and scheme it belongs to"] | None = None
     domain: Annotated[str, Length(1, 255), "host; with a leading dot its subdomains too"] | None = None
-    path: Annotated[str, Length(1, MAX_TEXT), "path prefix"] | None = None
+    path: Annotated[str, Length(1, 1024), "path prefix"] | None = None
     expires: Annotated[float, Range(minimum=-1), "seconds since 1970; without it a session cookie"] | None = None
     http_only: Annotated[bool, "hidden from scripts"] = False
     secure: Annotated[bool, "sent over https only"] = False

@@ -6,6 +6,7 @@ main frame by itself, answers dialogs, and adds the request's headers to request
 
 from __future__ import annotations
 
+import contextlib
 from base64 import b64encode
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
@@ -16,9 +17,19 @@ import trio
 from . import capture, network
 from .connection import Connection, Subscription
 from .egress import FailureKind, Ledger
-from .errors import CDPError, CommandError, InvalidSelector, NavigationError, NotAPage, SelectorNotFound, TooLarge
+from .errors import (
+    CDPError,
+    CommandError,
+    InvalidOption,
+    InvalidSelector,
+    NavigationError,
+    NotAPage,
+    SelectorNotFound,
+    TooLarge,
+)
 from .options import CaptureOptions, Clip, PageOptions, Viewport, WaitFor, WaitUntil
 from .selectors import ELEMENT_BOX, ELEMENT_STATE, reached
+from .tasks import open_tasks
 
 T = TypeVar("T")
 
@@ -50,6 +61,7 @@ _EVENTS = (
     "Network.loadingFailed",
     "Fetch.requestPaused",
 )
+_NOT_ACTIVE = "Not attached to an active page"
 # What the browser answers when the document a command meant is not there any more (Chromium 156).
 _CONTEXT_GONE = ("Cannot find context", "Execution context was destroyed", "Inspected target navigated or closed")
 
@@ -89,6 +101,8 @@ class Exchange:
     """The request of a main-frame document; `status_code` and what follows are known once the headers came."""
 
     url: str
+    # The URLs that redirected to this one, the first first.
+    redirects: list[str] = attrs.field(factory=list)
     status_code: int | None = None
     content_type: str | None = None
     size_bytes: int | None = None
@@ -181,7 +195,9 @@ class Page:
         loader_id = params["requestId"]
         if method == "Network.requestWillBeSent":
             # Sent again for every redirect, with the same id.
-            self._exchanges[loader_id] = Exchange(params["request"]["url"])
+            former = self._exchanges.get(loader_id)
+            redirects = [*former.redirects, former.url] if former is not None else []
+            self._exchanges[loader_id] = Exchange(params["request"]["url"], redirects)
             return
         exchange = self._exchanges.get(loader_id)
         if exchange is None:
@@ -193,8 +209,10 @@ class Page:
         exchange.status_code = response["status"]
         exchange.content_type = response["mimeType"] or None
         headers = {name.lower(): value for name, value in response["headers"].items()}
-        if headers.get("content-length", "").isdigit():
-            exchange.size_bytes = int(headers["content-length"])
+        length = headers.get("content-length", "")
+        # A hostile one has thousands of digits.
+        if length.isdigit() and len(length) < 20:
+            exchange.size_bytes = int(length)
 
     async def _resume(self, params: dict[str, Any]) -> None:
         """Let a request of the own origin go on with the client's headers, or answer it with the client's document."""
@@ -284,8 +302,10 @@ class Page:
             self._headers = dict(options.headers)
             self._origin = network.origin_of(page_url)
             commands.append(("Fetch.enable", {"patterns": self._patterns()}))
-        if commands:
+        try:
             await self.session.send_all(*commands)
+        except CommandError as error:
+            raise InvalidOption(f"the browser refuses the request: {error}") from error
 
     def _patterns(self) -> list[dict[str, str]]:
         """What requests are held up for, as it is now."""
@@ -370,6 +390,12 @@ class Page:
         exchange = self._exchanges.get(self._document.loader_id)
         return exchange.status_code if exchange is not None else None
 
+    @property
+    def redirects(self) -> list[str]:
+        """The URLs whose servers redirected to the current document, the first first."""
+        exchange = self._exchanges.get(self._document.loader_id)
+        return exchange.redirects if exchange is not None else []
+
     # Waiting
 
     async def settle(self) -> None:
@@ -438,6 +464,25 @@ class Page:
         Raises TooLarge, SelectorNotFound, InvalidSelector.
         """
         options = options or CaptureOptions(format="png")
+        while True:
+            # Chromium 156 never answers a capture during which the document is replaced, or refuses it.
+            with trio.CancelScope() as replaced:
+                async with open_tasks() as tasks:
+                    tasks.start_soon(self._cancel_when_replaced, replaced)
+                    try:
+                        return await self._capture(options, max_pixels)
+                    except CommandError as error:
+                        if not error.message.startswith(_NOT_ACTIVE):
+                            raise
+
+    async def _cancel_when_replaced(self, scope: trio.CancelScope) -> None:
+        loader_id = self._document.loader_id
+        # The session's end is met by the capture itself.
+        with contextlib.suppress(CDPError):
+            await self._until(lambda: self._document.loader_id != loader_id)
+            scope.cancel()
+
+    async def _capture(self, options: CaptureOptions, max_pixels: int) -> capture.Picture:
         viewport = self._viewport
         if options.clip is not None:
             area, beyond_viewport = options.clip, True

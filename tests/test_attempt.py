@@ -365,10 +365,32 @@ async def test_noscript_is_shown_without_javascript(browser: cdp.Browser, site: 
 # ---- Waiting ---------------------------------------------------------------------------------------------------------
 
 
-async def test_auto_waits_for_fonts(browser: cdp.Browser, site: Site) -> None:
-    bar = FONT_BARS[0]
-    x, y = int(bar.x + bar.width - 10), int(bar.y + 20)
-    assert await pixel(browser, x, y, url=site.url("/fonts?ms=400")) == (0, 0, 0)
+# Asked for by the load event, so that the event itself does not wait for it.
+FONT_ON_LOAD = """<style>@font-face { font-family: late; src: url("/font.ttf?ms=300") } body { margin: 0 }
+    span { position: absolute; font: 30px late, serif; background: #000 }</style>
+    <script>onload = () => {
+        document.body.innerHTML = "<span>iiiiiiiiii</span>"; document.fonts.load("30px late") }</script>"""
+IMAGE_ON_LOAD = """<style>body { margin: 0 } img { display: block }</style>
+    <script>onload = () => { document.body.innerHTML = '<img src="/image.png?delay_ms=300">' }</script>"""
+
+
+@pytest.mark.parametrize(("wait_until", "colour"), [("auto", (0, 0, 0)), ("load", WHITE)])
+async def test_auto_waits_for_fonts(
+    browser: cdp.Browser, site: Site, wait_until: str, colour: tuple[int, int, int]
+) -> None:
+    # In the web font, which is monospaced, the bar is more than twice as wide as in the other one.
+    url = site.add("/font-on-load", page("", FONT_ON_LOAD))
+    assert await pixel(browser, int(FONT_BARS[0].width) - 10, 15, url=url, wait_until=wait_until) == colour
+
+
+@pytest.mark.parametrize(("wait_until", "colour"), [("auto", SLOW_IMAGE_COLOUR), ("load", WHITE)])
+async def test_auto_waits_for_images_in_view(
+    browser: cdp.Browser, site: Site, wait_until: str, colour: tuple[int, int, int]
+) -> None:
+    # The box is there before the picture.
+    head = IMAGE_ON_LOAD.replace("<img ", "<img width=200 height=100 ")
+    url = site.add("/image-on-load", page("", head))
+    assert await pixel(browser, 20, 20, url=url, wait_until=wait_until) == colour
 
 
 async def test_load_does_not_wait_for_what_comes_after_it(browser: cdp.Browser, site: Site) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
@@ -254,6 +255,19 @@ async def test_browser_that_hangs_when_a_page_closes_is_given_up(
         assert browser.condemned == "it closed no context within 0.2 s"
 
 
+async def test_browser_that_hangs_when_a_cancelled_page_closes_is_given_up(
+    policy: cdp.AddressPolicy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "DISPOSE_TIMEOUT_S", 0.2)
+    async with open_browser(policy=policy) as browser:
+        with trio.CancelScope() as scope:
+            async with browser.open_page():
+                kill(browser, signal.SIGSTOP)
+                scope.cancel()
+                await trio.sleep_forever()
+        assert browser.condemned == "it closed no context within 0.2 s"
+
+
 async def test_open_browser_leaves_the_body_s_exception_as_it_is(policy: cdp.AddressPolicy) -> None:
     with pytest.raises(KeyError, match="mine"):
         async with open_browser(policy=policy):
@@ -445,7 +459,7 @@ async def test_browser_resolves_no_name_of_a_page_itself(policy: cdp.AddressPoli
 
 async def test_browser_resolves_no_name_without_any_proxy(tmp_path: Path) -> None:
     log = tmp_path / "net.json"
-    async with launch(find_browser(), ["--no-proxy-server", f"--log-net-log={log}"]) as process:
+    async with launch(find_browser(), ["--proxy-server=direct://", f"--log-net-log={log}"]) as process:
         async with open_connection(process.endpoint) as browser:
             target = await browser.send("Target.createTarget", url="about:blank")
             url = process.endpoint.partition("/devtools/")[0] + "/devtools/page/" + target["targetId"]
@@ -464,8 +478,20 @@ async def test_door_gets_names_and_no_addresses(page: cdp.Page) -> None:
 # Limits
 
 
-async def test_download_is_kept_nowhere(policy: cdp.AddressPolicy, site: Site, tmp_path: Path) -> None:
-    async with open_browser(policy=policy, profile_root=tmp_path) as browser, browser.open_page() as page:
+@pytest.mark.parametrize(
+    "executable",
+    [
+        None,
+        pytest.param(
+            "chromium", marks=pytest.mark.skipif(not shutil.which("chromium"), reason="full Chromium is not installed")
+        ),
+    ],
+)
+async def test_download_is_kept_nowhere(
+    policy: cdp.AddressPolicy, site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, executable: str | None
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    async with open_browser(executable, policy=policy, profile_root=tmp_path) as browser, browser.open_page() as page:
         with pytest.raises(NotAPage):
             await page.navigate(site.url("/download"))
         found = [path.name for path in tmp_path.rglob("*") if re.search(r"\.zip|crdownload", path.name)]

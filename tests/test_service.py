@@ -96,6 +96,7 @@ class FakePage:
 
     product = "Fake/1"
     status_code = 200
+    redirects: tuple[str, ...] = ()
     has_document = False
 
     def __init__(self, pool: FakePool) -> None:
