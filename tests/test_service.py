@@ -96,7 +96,6 @@ class FakePage:
 
     product = "Fake/1"
     status_code = 200
-    redirects: tuple[str, ...] = ()
     has_document = False
 
     def __init__(self, pool: FakePool) -> None:
@@ -112,6 +111,10 @@ class FakePage:
         self._pool.visited.append(url)
         self._pool.notify()
         await self._pool.visit(url)
+
+    @property
+    def redirects(self) -> list[str]:
+        return []
 
     async def settle(self) -> None:
         await trio.lowlevel.checkpoint()
