@@ -96,7 +96,7 @@ def find_browser(name: str | None = None) -> Path:
     """
     for candidate in (name,) if name else BROWSER_NAMES:
         if found := shutil.which(candidate):
-            path = Path(found)
+            path = Path(found).absolute()
             wrapped = WRAPPED.get(path.name)
             if wrapped is not None and path.parent == Path("/usr/bin") and os.access(wrapped, os.X_OK):
                 return wrapped
@@ -181,7 +181,8 @@ def _spawn(executable: Path, profile: Path, switches: Iterable[str]) -> tuple[su
         command = [setpriv, "--pdeathsig", "KILL", "--", *command]
     temporary = profile / "tmp"
     environment = {name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")}
-    environment |= {"TMPDIR": str(temporary), "TZ": "UTC", "XDG_CONFIG_HOME": str(profile / "config")}
+    # Relative to its folder: full Chromium makes a Unix socket in there, whose path must not be long.
+    environment |= {"TMPDIR": temporary.name, "TZ": "UTC", "XDG_CONFIG_HOME": str(profile / "config")}
     try:
         temporary.mkdir()
         read_fd, write_fd = os.pipe()
@@ -194,6 +195,7 @@ def _spawn(executable: Path, profile: Path, switches: Iterable[str]) -> tuple[su
             stdout=subprocess.DEVNULL,
             stderr=write_fd,
             env=environment,
+            cwd=profile,
             start_new_session=True,
         )
     except OSError as error:

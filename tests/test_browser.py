@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
@@ -478,20 +477,11 @@ async def test_door_gets_names_and_no_addresses(page: cdp.Page) -> None:
 # Limits
 
 
-@pytest.mark.parametrize(
-    "executable",
-    [
-        None,
-        pytest.param(
-            "chromium", marks=pytest.mark.skipif(not shutil.which("chromium"), reason="full Chromium is not installed")
-        ),
-    ],
-)
 async def test_download_is_kept_nowhere(
-    policy: cdp.AddressPolicy, site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, executable: str | None
+    policy: cdp.AddressPolicy, site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
-    async with open_browser(executable, policy=policy, profile_root=tmp_path) as browser, browser.open_page() as page:
+    async with open_browser(policy=policy, profile_root=tmp_path) as browser, browser.open_page() as page:
         with pytest.raises(NotAPage):
             await page.navigate(site.url("/download"))
         found = [path.name for path in tmp_path.rglob("*") if re.search(r"\.zip|crdownload", path.name)]

@@ -23,6 +23,10 @@ QUICK_S = 20
 """Far longer than anything here takes: only a hang gets there."""
 LISTENS = 'echo "DevTools listening on ws://127.0.0.1:9/devtools/browser/A" >&2'
 
+FULL_CHROMIUM = pytest.param(
+    "chromium", marks=pytest.mark.skipif(not shutil.which("chromium"), reason="full Chromium is not installed")
+)
+
 Script = Callable[[str], Path]
 
 
@@ -67,9 +71,9 @@ def test_find_browser_gives_a_binary_and_no_wrapper_script() -> None:
         assert file.read(4) == b"\x7fELF"
 
 
-@pytest.mark.skipif(not shutil.which("chromium"), reason="only where full Chromium is installed, too")
-def test_find_browser_gives_the_binary_of_a_wrapper_that_is_named() -> None:
-    with find_browser("chromium").open("rb") as file:
+@pytest.mark.parametrize("name", [FULL_CHROMIUM])
+def test_find_browser_gives_the_binary_of_a_wrapper_that_is_named(name: str) -> None:
+    with find_browser(name).open("rb") as file:
         assert file.read(4) == b"\x7fELF"
 
 
@@ -120,6 +124,15 @@ async def test_launch_gives_an_endpoint_that_listens(profiles: Path) -> None:
         host, _, port = process.endpoint.removeprefix("ws://").partition("/")[0].partition(":")
         stream = await trio.open_tcp_stream(host, int(port))
         await stream.aclose()
+
+
+@pytest.mark.parametrize("name", [None, FULL_CHROMIUM])
+async def test_launch_starts_in_a_folder_with_a_long_name(tmp_path: Path, name: str | None) -> None:
+    # Full Chromium makes a Unix socket below TMPDIR, whose path ends at 107 bytes.
+    root = tmp_path / ("a" * 100)
+    root.mkdir()
+    async with launch(find_browser(name), profile_root=root) as process:
+        assert process.endpoint
 
 
 async def test_launch_gives_the_pid_of_the_browser_itself(profiles: Path) -> None:
@@ -268,7 +281,7 @@ async def test_launch_hands_no_proxy_settings_down(
 
 async def test_launch_keeps_temporary_files_within_the_profile(script: Script, tmp_path: Path, profiles: Path) -> None:
     with pytest.raises(LaunchError):
-        async with launch(script(f'echo "$TMPDIR" > {tmp_path}/arguments; echo > $TMPDIR/x'), profile_root=profiles):
+        async with launch(script(f'realpath "$TMPDIR" > {tmp_path}/arguments; echo > $TMPDIR/x'), profile_root=profiles):
             pass
     assert (tmp_path / "arguments").read_text().startswith(f"{profiles}/cleariflow-profile-")
 

@@ -12,7 +12,7 @@ import trio
 
 import cdp
 from cdp import page as module
-from cdp.errors import CommandError, NavigationError, NotAPage, SessionClosed, TooLarge
+from cdp.errors import InvalidOption, NavigationError, NotAPage, SessionClosed, TooLarge
 from cdp.options import Cookie, PageOptions, Viewport, WaitFor, WaitUntil
 
 from .site import (
@@ -515,8 +515,8 @@ async def test_cookie_that_expired_is_not_sent(page: cdp.Page, site: Site) -> No
     assert await cookies_sent(page, site.url("/echo-cookies"), *cookies) == {"new": "2"}
 
 
-async def test_cookie_that_the_browser_refuses_is_a_command_error(page: cdp.Page, site: Site) -> None:
-    with pytest.raises(CommandError):
+async def test_cookie_that_the_browser_refuses_is_an_invalid_option(page: cdp.Page, site: Site) -> None:
+    with pytest.raises(InvalidOption):
         await page.prepare(PageOptions(url=site.url("/ok"), cookies=(Cookie("a=b; c", "d"),)))
 
 
