@@ -1613,6 +1613,8 @@ SYNC_FAILURE_STATUS = {
     "worker_lost": 503,
     "internal": 500,
 }
+# Where the scope has the client's Host header.
+HOST_KEY = "cleariflow.host"
 # What quart refuses by itself.
 HTTP_ERROR_CODES = {404: "not_found", 405: "method_not_allowed", 413: "body_too_large"}
 SERVICE_HINT = (
@@ -1696,7 +1698,7 @@ class Api:
     def check_host(self) -> None:
         """Refuse a Host that only a web page rebinding its DNS name to this machine would send."""
         config = self.service.config
-        host = hostname_of(request.host)
+        host = client_host()
         known = not host or _is_address(host) or f".{host}".endswith(".localhost")
         if not (config.open or known or any(fnmatch.fnmatchcase(host, glob.lower()) for glob in config.allow_host)):
             message = f"the host {host[:MAX_ECHO]!r} is not known here; --allow-host {host[:MAX_ECHO]} would accept it"
@@ -1704,7 +1706,7 @@ class Api:
 
     def service_name(self, prefix: ServiceName | None) -> ServiceName | None:
         """The service that the Host header, else the path's prefix, names."""
-        label = hostname_of(request.host).partition(".")[0]
+        label = client_host().partition(".")[0]
         for name in REQUEST_CLASSES:
             if label == name:
                 return name
@@ -1876,8 +1878,9 @@ def artifact_present() -> Iterator[None]:
         raise ServiceError("expired", "the result is gone: --result-ttl is over") from None
 
 
-def hostname_of(host: str) -> str:
-    """A Host header's name in lower case, without port and brackets."""
+def client_host() -> str:
+    """The Host header's name in lower case, without port and brackets; empty where HTTP/1.0 has none."""
+    host = str(cast("dict[str, Any]", request.scope)[HOST_KEY])
     name = host.partition("]")[0].removeprefix("[") if host.startswith("[") else host.partition(":")[0]
     return name.lower().removesuffix(".")
 
@@ -1939,19 +1942,31 @@ def create_app(service: Service) -> QuartTrio:
         logger.error("%s %s broke", request.method, request.path, exc_info=error)
         return json_response(error_body("internal", "internal error; the service's log has its cause"), 500)
 
+    app.asgi_app = behind_hypercorn(app.asgi_app)  # type: ignore[method-assign,assignment]  # quart's way to wrap itself
     return app
 
 
-def with_bodies_read(app: ASGIFramework) -> ASGIFramework:
-    """The application, made safe for answers given before the request's body has been read (413, 415).
+def behind_hypercorn(app: ASGIFramework) -> ASGIFramework:
+    """The application, made safe for what hypercorn 0.18, quart-trio 0.12 and werkzeug 3.1 leave open.
 
-    hypercorn 0.18 hands the body on through a queue of ten pieces and waits for its reader for ever: the connection
-    would hang, its task with it. So what the application leaves is read and dropped, until the client has sent all or
-    is gone, and the connection is closed after such an answer, so that a client need not send all.
+    Body: hypercorn hands it on through a queue of ten pieces and waits for its reader for ever. So what an early answer
+    (413, 415) left unread is read and dropped until the client has sent all or is gone, and the connection is closed
+    after such an answer.
+    Close: quart-trio cancels itself when hypercorn tells of the answer's end, while hypercorn still closes the
+    connection or starts its idle timer: sending is shielded. `TCP_USER_TIMEOUT` bounds it.
+    Host: werkzeug takes a name with odd characters for none, and breaks at some. It never sees the client's; handlers
+    find that in the scope.
     """
 
     async def call(scope: Any, receive: Callable[[], Awaitable[Any]], send: Callable[[Any], Awaitable[None]]) -> None:
-        complete = scope["type"] != "http"
+        if scope["type"] != "http":
+            await app(scope, receive, send)
+            return
+        headers = dict(scope["headers"])
+        complete = headers.keys().isdisjoint((b"content-length", b"transfer-encoding"))
+        others = [header for header in scope["headers"] if header[0] != b"host"]
+        host = headers.get(b"host", b"").decode("latin-1")
+        scope = {**scope, HOST_KEY: host, "headers": [*others, (b"host", b"localhost")]}
 
         async def noting_receive() -> Any:
             nonlocal complete
@@ -1962,7 +1977,8 @@ def with_bodies_read(app: ASGIFramework) -> ASGIFramework:
         async def closing_send(message: Any) -> None:
             if message["type"] == "http.response.start" and not complete:
                 message = {**message, "headers": [*message["headers"], (b"connection", b"close")]}
-            await send(message)
+            with trio.CancelScope(shield=True):
+                await send(message)
 
         await app(scope, noting_receive, closing_send)
         while not complete:
@@ -2007,8 +2023,7 @@ async def serve(config: Config) -> None:
             settings.graceful_timeout = HTTP_GRACE_S
             settings.include_server_header = False
             settings.errorlog = None
-            app = with_bodies_read(create_app(service))
-            run = functools.partial(hypercorn.trio.serve, app, settings, shutdown_trigger=stopped.wait)
+            run = functools.partial(hypercorn.trio.serve, create_app(service), settings, shutdown_trigger=stopped.wait)
             await nursery.start(watch_signals, service, stopped)
             await nursery.start(run)
             shown = f"[{host}]" if ":" in host else host
@@ -2110,22 +2125,19 @@ def main(arguments: list[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else arguments
     if not arguments or (arguments[0].startswith("-") and arguments[0] not in ("-h", "--help")):
         arguments = ["serve", *arguments]
-    flags = vars(build_parser().parse_args(with_values(arguments, (Config, *REQUEST_CLASSES.values()))))
-    command = flags.pop("command")
+    parsed = build_parser().parse_args(with_values(arguments, (Config, *REQUEST_CLASSES.values())))
     try:
+        flags = given_once(vars(parsed))
         config = load_config(flags)
-        if command == "serve":
+        if parsed.command == "serve":
             set_up_logging(config.log_format, logging.INFO)
             trio.run(serve, config)
         else:
             set_up_logging(config.log_format, logging.ERROR)
-            trio.run(capture_once, command, flags, config)
+            trio.run(capture_once, parsed.command, flags, config)
     except (ValidationError, StoreError) as error:
         for fault in getattr(error, "faults", None) or [Fault("", str(error))]:
-            print(
-                f"cleariflow: {fault.field}: {fault.message}" if fault.field else f"cleariflow: {fault.message}",
-                file=sys.stderr,
-            )
+            print("cleariflow: " + (f"{fault.field}: " if fault.field else "") + fault.message, file=sys.stderr)
         return 2
     except (JobFailed, cdp.errors.LaunchError) as error:
         print(f"cleariflow: {error}", file=sys.stderr)
@@ -2135,52 +2147,93 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
+def given_once(flags: Mapping[str, Any]) -> dict[str, Any]:
+    """The flags' values; raises ConfigError for one that stands twice and is no list."""
+    lists = {name for name, kind in fields_of(Config).items() if bare_type(kind) == tuple[str, ...]}
+    several = {name for name, value in flags.items() if isinstance(value, list) and name not in lists}
+    twice = [Fault(f"--{name}", "is given twice") for name in several if len(flags[name]) > 1]
+    if twice:
+        raise ConfigError(twice)
+    return {name: value[0] if name in several else value for name, value in flags.items()}
+
+
 # By the ending of -o.
 SUFFIX_FORMATS = {".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg", ".webp": "webp"}
 
 
 def check_output(path: Path) -> None:
-    """Raise ValidationError before the capture for what could not be written after it."""
+    """Raise ValidationError before the capture for a file that could not be written after it."""
     if path.is_dir() or not path.parent.is_dir():
         raise ValidationError([Fault("-o", f"{str(path)!r} cannot be written: no such folder, or a folder")])
 
 
+def check_format(path: Path, given: dict[str, Any]) -> None:
+    """Let a picture's name say its format; raises ValidationError for a name that would lie."""
+    meant = SUFFIX_FORMATS.get(path.suffix.lower())
+    if meant is None and path.suffix and "format" not in given:
+        raise ValidationError([Fault("-o", f"no format is named {path.suffix}: use {', '.join(SUFFIX_FORMATS)}")])
+    if meant is not None and given.setdefault("format", meant) != meant:
+        raise ValidationError([Fault("-o", f"{path.suffix} contradicts --format {given['format']}")])
+
+
 async def capture_once(name: ServiceName, flags: Mapping[str, Any], config: Config) -> None:
-    """One capture on a browser of its own, written to a file or standard output."""
+    """One capture on a browser of its own, written to a file or standard output. SIGTERM ends it with exit code 143."""
     cls = REQUEST_CLASSES[name]
-    pairs = [(field, text) for field, text in flags.items() if text is not None and isinstance(text, str)]
-    given = nested([(field, text) for field, text in pairs if field.partition(".")[0] in fields_of(cls)], cls)
+    known = fields_of(cls)
+    pairs = [(field, text) for field, text in flags.items() if text is not None and field.partition(".")[0] in known]
+    given = nested(pairs, cls)
     output = flags["output"]
     if output is None and name == "screenshot":
         raise ValidationError([Fault("-o", "is required: -o page.png, or -o - for standard output")])
-    suffix = Path(output or "").suffix.lower()
-    if name == "screenshot" and suffix in SUFFIX_FORMATS:
-        given.setdefault("format", SUFFIX_FORMATS[suffix])
     to_file = output not in (None, "-")
     if to_file:
         check_output(Path(output))
+        if name == "screenshot":
+            check_format(Path(output), given)
     parsed = parse_request(name, given, config)
     tell = ProgressLine(parsed.url or "the document")
-    try:
-        tell("start")
-        async with cdp.open_browser(config.browser, switches=config.browser_arg, policy=config.policy) as browser:
-            made = await attempt(browser.open_page, parsed, max_pixels=config.max_pixels, progress=Progress(tell))
-    finally:
-        tell.end()
-    if to_file:
+    with trio.CancelScope() as scope:
         try:
+            async with open_tasks() as tasks:
+                await tasks.start(cancel_on_sigterm, scope)
+                tell("start")
+                async with cdp.open_browser(
+                    config.browser,
+                    switches=config.browser_arg,
+                    policy=config.policy,
+                    max_message_bytes=cdp.max_message_bytes(config.max_pixels),
+                ) as browser:
+                    made = await attempt(
+                        browser.open_page, parsed, max_pixels=config.max_pixels, progress=Progress(tell)
+                    )
+        finally:
+            tell.end()
+    if scope.cancelled_caught:
+        raise SystemExit(128 + signal.SIGTERM)
+    try:
+        if to_file:
             await trio.Path(output).write_bytes(made.data)
-        except OSError as error:
-            raise ValidationError([Fault("-o", f"{output!r} cannot be written: {error.strerror}")]) from None
-    else:
-        sys.stdout.buffer.write(made.data)
-        sys.stdout.buffer.flush()
+        else:
+            sys.stdout.buffer.write(made.data)
+            sys.stdout.buffer.flush()
+    except OSError as error:
+        raise ValidationError([Fault("-o", f"{output!r} cannot be written: {error.strerror}")]) from None
     size = f"{made.meta['width']} x {made.meta['height']} px, " if "width" in made.meta else ""
     where = output if to_file else "standard output"
     for warning in made.meta["warnings"]:
         print(f"warning: {warning}", file=sys.stderr)
     kind = made.content_type.partition(";")[0]
     print(f"{where}: {kind}, {size}{len(made.data)} bytes, {made.meta['elapsed_ms']} ms", file=sys.stderr)
+
+
+async def cancel_on_sigterm(
+    scope: trio.CancelScope, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+) -> None:
+    """Without a receiver SIGTERM would end the process before its browser."""
+    with trio.open_signal_receiver(signal.SIGTERM) as signals:
+        task_status.started()
+        await anext(signals)
+        scope.cancel()
 
 
 class ProgressLine:

@@ -71,17 +71,23 @@ def with_values(arguments: list[str], classes: Iterable[type]) -> list[str]:
 
 
 def add_flags(parser: argparse._ArgumentGroup, fields: Mapping[str, Any], prefix: str = "") -> None:
-    """A flag for each field, also with dashes for underscores, and one for each field of an object in it."""
+    """A flag for each field, also with dashes for underscores, and one for each field of an object in it.
+
+    Each collects a list of its values, so that one that stands twice can be told from one that stands once.
+    """
     for name, kind in fields.items():
         full = prefix + name
         bare = bare_type(kind)
-        options: dict[str, Any] = {"dest": full, "help": help_of(kind).replace("%", "%%"), "metavar": "VALUE"}
+        options: dict[str, Any] = {
+            "dest": full,
+            "help": help_of(kind).replace("%", "%%"),
+            "metavar": "VALUE",
+            "action": "append",
+        }
         if bare is bool:
             options["metavar"] = "true|false"
         elif get_origin(bare) is Literal:
             options["metavar"] = "|".join(get_args(bare))
-        elif bare == tuple[str, ...]:
-            options["action"] = "append"
         parser.add_argument(*flags_of(full), **options)
         if attrs.has(bare):
             add_flags(parser, fields_of(bare), f"{full}.")

@@ -254,8 +254,14 @@ def load_json(body: bytes) -> Any:
     def refuse(name: str) -> None:
         raise ValueError(f"{name} is not JSON")
 
+    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        members = dict(pairs)
+        if len(members) < len(pairs):
+            raise ValueError("an object has a member twice")
+        return members
+
     try:
-        return json.loads(body.decode("utf-8"), parse_constant=refuse)
+        return json.loads(body.decode("utf-8"), parse_constant=refuse, object_pairs_hook=once)
     except UnicodeDecodeError as error:
         message = f"the body is not UTF-8 at byte {error.start}"
     except RecursionError:

@@ -145,6 +145,25 @@ async def test_screenshot_can_be_taken_again_after_a_cancelled_one(page: cdp.Pag
     assert colours(pixels(await page.screenshot())[:OK_BOX_PX, :OK_BOX_PX]) == {RED}
 
 
+async def test_screenshot_of_a_page_that_moves_on_meanwhile_is_that_of_the_next_document(
+    page: cdp.Page, site: Site
+) -> None:
+    # Five documents, each of which moves on right after its load.
+    site.add(
+        "/hops",
+        "<script>const left = +location.search.slice(1); onload = () => setTimeout(() => {"
+        "location = left ? '/hops?' + (left - 1) : '/ok' }, 5)</script>",
+    )
+    await page.navigate(site.url("/hops?5"))
+    with trio.fail_after(QUICK_S):
+        while True:
+            picture = await page.screenshot()
+            if (await page.info()).url == site.url("/ok"):
+                break
+        assert picture.width == 1280
+        assert colours(pixels(await page.screenshot())[:OK_BOX_PX, :OK_BOX_PX]) == {RED}
+
+
 # The whole page
 
 

@@ -281,7 +281,9 @@ async def test_launch_hands_no_proxy_settings_down(
 
 async def test_launch_keeps_temporary_files_within_the_profile(script: Script, tmp_path: Path, profiles: Path) -> None:
     with pytest.raises(LaunchError):
-        async with launch(script(f'realpath "$TMPDIR" > {tmp_path}/arguments; echo > $TMPDIR/x'), profile_root=profiles):
+        async with launch(
+            script(f'realpath "$TMPDIR" > {tmp_path}/arguments; echo > $TMPDIR/x'), profile_root=profiles
+        ):
             pass
     assert (tmp_path / "arguments").read_text().startswith(f"{profiles}/cleariflow-profile-")
 

@@ -209,6 +209,11 @@ async def test_wait_for_gives_up_after_its_own_time(
         await page.wait_for(WaitFor(selector, state, timeout_ms=100))
 
 
+async def test_wait_for_of_0_ms_looks_once(page: cdp.Page, site: Site) -> None:
+    await page.navigate(site.url("/ok"))
+    await page.wait_for(WaitFor("#box", timeout_ms=0))
+
+
 async def test_wait_for_goes_on_in_the_document_that_comes_next(page: cdp.Page, site: Site) -> None:
     site.add("/first", '<p>first</p><script>onload = () => setTimeout(() => location = "/ok", 50)</script>')
     await page.navigate(site.url("/first"))
