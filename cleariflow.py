@@ -17,10 +17,11 @@ Invariants
     I3  A queued job is in the schedule; a running one has exactly one worker; an ended one is in neither.
     I4  `done` implies that its artifact is complete on disk.
     I5  Every await on a page is under the attempt's deadline; what cleans up is shielded and bounded.
-    I6  Nothing of the client's secrets (key, cookies, headers) is logged, or kept once its job has ended.
+    I6  Nothing of the client's secrets (key, cookies, headers) is logged, or kept once its job has ended; the journal's
+        older lines lose them within `SCRUB_S`.
 
-Sections: constants, errors, configuration, requests, jobs and transitions, policies, schedule, journal, store,
-attempt, service, HTTP, command line.
+Sections: constants, errors, configuration, requests, jobs and transitions, policies, schedule, journal file, journal
+storage, store, attempt, service, HTTP, HTTP server, command line.
 """
 
 from __future__ import annotations
@@ -1891,6 +1892,9 @@ def _is_address(host: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+# ---------------------------------------------------------------- HTTP server
 
 
 def create_app(service: Service) -> QuartTrio:

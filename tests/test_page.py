@@ -12,7 +12,7 @@ import trio
 
 import cdp
 from cdp import page as module
-from cdp.errors import InvalidOption, NavigationError, NotAPage, SessionClosed, TooLarge
+from cdp.errors import InvalidOption, NavigationError, NotAPage, SessionClosed, TargetCrashed, TooLarge
 from cdp.options import Cookie, PageOptions, Viewport, WaitFor, WaitUntil
 
 from .site import (
@@ -389,7 +389,6 @@ async def test_move_after_the_load_that_succeeds_is_followed(page: cdp.Page, sit
 
 
 async def test_frame_that_fails_is_no_warning(page: cdp.Page, site: Site) -> None:
-    site.add("/frames", '<p id="text">parent</p><script>onload = () => { document.body.append(frame) }</script>')
     await page.navigate(site.url("/ok"))
     await page._call(
         "() => new Promise(done => { const frame = document.createElement('iframe'); frame.onload = done;"
