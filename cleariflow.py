@@ -599,6 +599,10 @@ class Schedule:
     def remove(self, job: Job) -> None:
         """Take a job out, wherever it stands."""
         del self._queued[job.id]
+        if len(self._heap) > 2 * len(self._queued) + 64:
+            # Behind a busy higher priority they would never come up.
+            self._heap = [entry for entry in self._heap if entry[-1].id in self._queued]
+            heapq.heapify(self._heap)
 
     def take(self) -> Job | None:
         """The next job, or None."""
@@ -858,8 +862,8 @@ class JournalStorage(Storage):
         super().__init__()
         self.fault: OSError | None = None
         self._tables: Tables = {}
-        # Lines not on disk yet.
-        self._pending: list[bytes] = []
+        # The newest line of each document that is not on disk yet: while the disk refuses, they do not pile up.
+        self._pending: dict[tuple[str, str], bytes] = {}
         # How many lines were handed over, and how many of them are on disk.
         self._put = self._durable = 0
         self._closed = False
@@ -890,7 +894,7 @@ class JournalStorage(Storage):
         """Set or, where None, remove documents of a table. They are the store's from then on: nobody changes them."""
         if self._closed:
             raise StoreError("the store is closed")
-        self._pending += [_record(table, doc_id, document) for doc_id, document in changes.items()]
+        self._pending |= {(table, doc_id): _record(table, doc_id, document) for doc_id, document in changes.items()}
         self._put += len(changes)
         documents = self._tables.setdefault(table, {})
         for doc_id, document in changes.items():
@@ -951,7 +955,8 @@ class JournalStorage(Storage):
     async def _commit(self) -> None:
         """Try once to bring the disk up to memory."""
         self._changed = trio.Event()
-        position, count, data = self._put, len(self._pending), b"".join(self._pending)
+        position, taken, self._pending = self._put, self._pending, {}
+        data = b"".join(taken.values())
         folding = self._file.must_fold(data) or trio.current_time() >= self._scrub_at
         if not (data or folding):
             return
@@ -961,11 +966,11 @@ class JournalStorage(Storage):
                 await trio.to_thread.run_sync(self._file.save, data, tables, limiter=self._limiter)
         except OSError as error:
             self.fault = error
+            self._pending = taken | self._pending
         else:
             self.fault, self._durable = None, position
             if folding:
                 self._scrub_at = math.inf
-            del self._pending[:count]
         attempted, self._attempted = self._attempted, trio.Event()
         attempted.set()
 
@@ -1340,6 +1345,8 @@ class Service:
             raise ValidationError([Fault("url", f"blocked target: {reason}")], code="blocked_target")
         if self.draining:
             raise ServiceError("draining", "the service is stopping", retry_after_s=10)
+        if self.store.fault is not None:
+            raise ServiceError("storage_full", f"the store cannot be written: {self.store.fault}", retry_after_s=10)
         if len(self._schedule) >= self.config.queue_limit:
             message = f"the queue is full: --queue-limit is {self.config.queue_limit}"
             raise ServiceError("queue_full", message, retry_after_s=5)
@@ -1463,7 +1470,8 @@ class Service:
             except ValidationError as error:
                 # Settings became narrower between two runs of the service.
                 return JobFailed("invalid_request", str(error))
-            except JobFailed as failure:
+            except JobFailed as error:
+                failure = error
                 if failure.code != "browser_lost" or job.losses >= LOSSES_ALLOWED:
                     return failure
                 logger.warning("attempt %d lost: %s", job.attempts, failure, extra={"job_id": job.id})
@@ -1472,6 +1480,8 @@ class Service:
                 logger.exception("attempt %d broke", job.attempts, extra={"job_id": job.id})
                 return JobFailed("internal", "internal error; the service's log has its cause")
             job.losses += 1
+            if job.sync and not await self._has_browser():
+                return failure
             await self.pool.ready()
             job.attempts += 1
             self._put(job)
@@ -2015,9 +2025,13 @@ def open_listener(config: Config) -> socket.socket:
 
 async def serve(config: Config) -> None:
     """Serve HTTP until SIGTERM or SIGINT, then drain and return; a second signal skips the waiting."""
-    with contextlib.closing(open_listener(config)) as listener:
+    with (
+        contextlib.closing(open_listener(config)) as listener,
+        trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals,
+    ):
         host, port = listener.getsockname()[:2]
-        async with open_service(config) as service, trio.open_nursery() as nursery:
+        # Signals are read outermost: one that comes while all is closed must not cut that off.
+        async with open_tasks() as outer, open_service(config) as service, trio.open_nursery() as nursery:
             service.policy.own_ports.add(port)
             stopped = trio.Event()
             settings = hypercorn.Config()
@@ -2028,31 +2042,28 @@ async def serve(config: Config) -> None:
             settings.include_server_header = False
             settings.errorlog = None
             run = functools.partial(hypercorn.trio.serve, create_app(service), settings, shutdown_trigger=stopped.wait)
-            await nursery.start(watch_signals, service, stopped)
+            outer.start_soon(stop_on_signal, signals, service, stopped)
             await nursery.start(run)
             shown = f"[{host}]" if ":" in host else host
             logger.info("listening on http://%s:%d, %d workers", shown, port, config.workers)
-            await stopped.wait()
 
 
-async def watch_signals(
-    service: Service, stopped: trio.Event, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
-) -> None:
-    """The first signal drains the service, within its grace; the second ends the waiting."""
-    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
-        task_status.started()
-        name = signal.Signals(await anext(signals)).name
-        logger.info("%s: stopping within %g s; once more: at once", name, service.config.grace)
-        async with trio.open_nursery() as nursery:
+async def stop_on_signal(signals: AsyncIterator[int], service: Service, stopped: trio.Event) -> None:
+    """The first signal drains the service, within its grace; the second ends the waiting; others change nothing."""
+    name = signal.Signals(await anext(signals)).name
+    logger.info("%s: stopping within %g s; once more: at once", name, service.config.grace)
+    async with trio.open_nursery() as nursery:
 
-            async def drain() -> None:
-                await service.drain(service.config.grace)
-                nursery.cancel_scope.cancel()
-
-            nursery.start_soon(drain)
-            await anext(signals)
+        async def drain() -> None:
+            await service.drain(service.config.grace)
             nursery.cancel_scope.cancel()
-        stopped.set()
+
+        nursery.start_soon(drain)
+        await anext(signals)
+        nursery.cancel_scope.cancel()
+    stopped.set()
+    async for _ in signals:
+        pass
 
 
 # ---------------------------------------------------------------- command line

@@ -19,7 +19,7 @@ from .page import Page, max_message_bytes
 from .tasks import open_tasks
 
 # Opening takes 6 ms and closing 4 ms; a browser that needs this long for either is hung.
-CONTEXT_TIMEOUT_S = 10.0
+CONTEXT_TIMEOUT_S = 5.0
 DISPOSE_TIMEOUT_S = 5.0
 
 
@@ -72,7 +72,7 @@ class Browser:
         async with open_door(self._policy) as door:
             self.pages_open += 1
             context_id = ""
-            page_fault: SessionClosed | TargetCrashed | None = None
+            fault: BaseException | None = None
             try:
                 # Shielded: a context whose id never reached us could not be disposed of.
                 with trio.CancelScope(deadline=trio.current_time() + CONTEXT_TIMEOUT_S, shield=True):
@@ -83,14 +83,14 @@ class Browser:
                 target_id = await self._create_target(context_id)
                 async with self._attach(target_id, door, viewport) as page:
                     yield page
-            except (SessionClosed, TargetCrashed) as error:
-                page_fault = error
+            except (SessionClosed, TargetCrashed, trio.Cancelled) as error:
+                fault = error
                 raise
             finally:
                 self.pages_open -= 1
-                if context_id and not await self._dispose(context_id) and page_fault is not None:
-                    # A dying browser closes the sockets of its pages first.
-                    raise ConnectionClosed("the browser ended") from page_fault
+                if context_id and not await self._dispose(context_id) and fault is not None:
+                    # A dying browser closes the sockets of its pages first; a hung one lets their time run out.
+                    raise ConnectionClosed(f"the browser is lost: {self.condemned or 'it ended'}") from fault
 
     async def _create_context(self, door: Door) -> str:
         reply = await self._connection.send(

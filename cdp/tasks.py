@@ -16,12 +16,17 @@ async def open_tasks() -> AsyncIterator[trio.Nursery]:
     a background task cancels the body and leaves as an ExceptionGroup, as always; it stands for a bug.
     """
     body_error: BaseException | None = None
-    async with trio.open_nursery() as nursery:
-        try:
-            yield nursery
-        except BaseException as error:
-            # Kept, cancellation included, and raised again one level further out.
-            body_error = error
-        nursery.cancel_scope.cancel()
+    try:
+        async with trio.open_nursery() as nursery:
+            try:
+                yield nursery
+            except BaseException as error:
+                # Kept, cancellation included, and raised again one level further out.
+                body_error = error
+            nursery.cancel_scope.cancel()
+    except trio.Cancelled:
+        # Of the wait for the tasks; what the body has to say is more.
+        if body_error is None:
+            raise
     if body_error is not None:
         raise body_error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import os
 import re
@@ -76,6 +77,8 @@ class Server:
             if not self.url and (found := LISTENING.search("\n".join(self.log))):
                 self.url = found[1]
                 task_status.started()
+        if not self.url:
+            raise AssertionError("it ended before it listened:\n" + "\n".join(self.log))
 
     def client(self) -> httpx.AsyncClient:
         return httpx.AsyncClient(base_url=self.url, timeout=QUICK_S, trust_env=False)
@@ -327,21 +330,31 @@ async def test_head_of_a_result_has_no_body(client: httpx.AsyncClient, site: Sit
     assert (head.status_code, head.content, head.headers["Content-Length"]) == (200, b"", str(len(whole)))
 
 
-@pytest.mark.parametrize(
-    ("body", "status"),
-    [(b"\xff", 400), (b"[" * 10**5, 400), (b'{"request": {"url": "http://10.0.0.1"}}', 400), (b" " * 6 * 2**20, 413)],
-)
-async def test_bad_body_is_refused_over_a_socket(client: httpx.AsyncClient, body: bytes, status: int) -> None:
+@pytest.mark.parametrize("body", [b"\xff", b"[" * 10**5, b'{"request": {"url": "http://10.0.0.1"}}'])
+async def test_bad_body_is_refused_over_a_socket(client: httpx.AsyncClient, body: bytes) -> None:
     answer = await client.post("/scrape/v1/jobs", content=body, headers={"Content-Type": "application/json"})
-    assert (answer.status_code, answer.json()["ok"]) == (status, False)
+    assert (answer.status_code, answer.json()["ok"]) == (400, False)
 
 
-async def test_body_without_a_length_is_refused_before_it_is_read_whole(client: httpx.AsyncClient) -> None:
-    head = b"POST /scrape/v1/jobs HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+# By a bare connection: httpx sends a body to its end, and leaves a generator behind when it cannot.
+@pytest.mark.parametrize(
+    ("length", "parts"),
+    [
+        (f"Content-Length: {6 * 2**20}", [b" " * 1000]),
+        ("Transfer-Encoding: chunked", [b"100000\r\n" + b" " * 2**20 + b"\r\n"] * 6),
+    ],
+    ids=["announced", "chunked"],
+)
+async def test_body_over_its_limit_is_refused_before_it_is_read_whole(
+    client: httpx.AsyncClient, length: str, parts: list[bytes]
+) -> None:
+    head = "POST /scrape/v1/jobs HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
     async with await connect(client) as stream:
-        await stream.send_all(head + b"Transfer-Encoding: chunked\r\n\r\n")
-        for _ in range(6):
-            await stream.send_all(b"100000\r\n" + b" " * 2**20 + b"\r\n")
+        await stream.send_all(f"{head}{length}\r\n\r\n".encode())
+        with contextlib.suppress(trio.BrokenResourceError):
+            # Refused while it still sends.
+            for part in parts:
+                await stream.send_all(part)
         with trio.fail_after(QUICK_S):
             assert (await stream.receive_some(100)).startswith(b"HTTP/1.1 413")
 

@@ -73,6 +73,15 @@ def test_removed_job_is_not_taken() -> None:
     assert taken(schedule) == [second]
 
 
+def test_removed_jobs_are_kept_by_nobody() -> None:
+    schedule = filled(new_job(1))
+    for _ in range(1000):
+        job = new_job()
+        schedule.push(job)
+        schedule.remove(job)
+    assert len(schedule._heap) < 100
+
+
 def test_removed_job_is_not_counted() -> None:
     job = new_job()
     schedule = filled(job)

@@ -1050,6 +1050,8 @@ async def test_disk_that_is_full_refuses_jobs_and_spares_the_old_ones(
             async with refused("storage_full"):
                 await service.submit("scrape", {"url": URL})
         assert list(service.store.jobs) == [job.id]
+        # The writer tries by itself; until then nothing is taken.
+        await service.store.flushed()
         await service.submit("scrape", {"url": URL})
         assert len(service.store.jobs) == 2
 

@@ -882,3 +882,10 @@ def test_key_is_not_in_the_repr(service: ServiceName) -> None:
 @pytest.mark.parametrize("key", ["hush-hush\0", "hush-hush" * 1000])
 def test_key_is_not_in_its_own_fault(key: str) -> None:
     assert "hush" not in faults({"url": URL, "api_key": key})["api_key"]
+
+
+def test_viewport_of_no_pixel_is_a_fault() -> None:
+    # Chromium never answers a capture of it.
+    viewport = {"width": 9, "height": 800, "device_scale_factor": 0.1}
+    with pytest.raises(ValidationError, match="viewport: makes a picture of no pixel"):
+        parse_request("screenshot", {"url": "https://a.b", "viewport": viewport}, Config())
