@@ -60,8 +60,10 @@ from typing import Annotated, Any, Literal, TypeVar, cast
 
 import attrs
 import hypercorn
-import hypercorn.trio
+import hypercorn.trio.run
 import trio
+from hypercorn.protocol.h11 import H11Protocol
+from hypercorn.trio.tcp_server import TCPServer
 from hypercorn.typing import ASGIFramework
 from quart import Response, request, send_file
 from quart_trio import QuartTrio
@@ -1967,13 +1969,16 @@ def behind_hypercorn(app: ASGIFramework) -> ASGIFramework:
     (413, 415) left unread is read and dropped until the client has sent all or is gone, and the connection is closed
     after such an answer.
     Close: quart-trio cancels itself when hypercorn tells of the answer's end, while hypercorn still closes the
-    connection or starts its idle timer: sending is shielded. `TCP_USER_TIMEOUT` bounds it.
+    connection or starts its idle timer: sending the last message is shielded, for `USER_TIMEOUT_MS`.
     Host: werkzeug takes a name with odd characters for none, and breaks at some. It never sees the client's; handlers
-    find that in the scope.
+    find that in the scope. Websockets, which no route has, are refused before it.
     """
 
     async def call(scope: Any, receive: Callable[[], Awaitable[Any]], send: Callable[[Any], Awaitable[None]]) -> None:
-        if scope["type"] != "http":
+        if scope["type"] == "websocket":
+            await send({"type": "websocket.close"})
+            return
+        if scope["type"] == "lifespan":
             await app(scope, receive, send)
             return
         headers = dict(scope["headers"])
@@ -1991,7 +1996,9 @@ def behind_hypercorn(app: ASGIFramework) -> ASGIFramework:
         async def closing_send(message: Any) -> None:
             if message["type"] == "http.response.start" and not complete:
                 message = {**message, "headers": [*message["headers"], (b"connection", b"close")]}
-            with trio.CancelScope(shield=True):
+            last = message["type"] == "http.response.body" and not message.get("more_body", False)
+            until = trio.current_time() + USER_TIMEOUT_MS / 1000 if last else math.inf
+            with trio.CancelScope(shield=last, deadline=until):
                 await send(message)
 
         await app(scope, noting_receive, closing_send)
@@ -1999,6 +2006,27 @@ def behind_hypercorn(app: ASGIFramework) -> ASGIFramework:
             await noting_receive()
 
     return cast(ASGIFramework, call)
+
+
+class OneConnection(TCPServer):
+    """A connection whose faults end it alone: hypercorn 0.18 lets them end the server."""
+
+    async def run(self) -> None:
+        """Serve the connection until it is closed."""
+        try:
+            await super().run()
+        except* Exception as group:
+            logger.warning("a connection broke: %r", group.exceptions[0])
+
+
+async def stay_with_http1(self: H11Protocol, event: object) -> None:
+    """Instead of hypercorn's switch to HTTP/2, whose streams can be made to wait for ever; nobody needs it here."""
+
+
+def tame_hypercorn() -> None:
+    """Put the two in hypercorn's places; they are private to 0.18, which is pinned."""
+    hypercorn.trio.run.TCPServer = OneConnection  # type: ignore[attr-defined]
+    H11Protocol._check_protocol = stay_with_http1  # type: ignore[method-assign]
 
 
 def open_listener(config: Config) -> socket.socket:
@@ -2034,6 +2062,7 @@ async def serve(config: Config) -> None:
         async with open_tasks() as outer, open_service(config) as service, trio.open_nursery() as nursery:
             service.policy.own_ports.add(port)
             stopped = trio.Event()
+            tame_hypercorn()
             settings = hypercorn.Config()
             # hypercorn closes it.
             settings.bind = [f"fd://{listener.detach()}"]

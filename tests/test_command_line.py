@@ -9,7 +9,8 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable
+import threading
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from io import BytesIO
 from pathlib import Path
@@ -375,15 +376,25 @@ def test_host_that_is_not_of_this_machine_is_a_fault(
 
 
 def test_data_folder_in_use_is_a_fault(quiet: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    async def hold(use: Callable[[], int]) -> int:
+    held, over = threading.Event(), threading.Event()
+
+    async def hold() -> None:
         store = Store(tmp_path)
         async with trio.open_nursery() as nursery:
             await nursery.start(store.run)
-            code = await trio.to_thread.run_sync(use)
+            held.set()
+            await trio.to_thread.run_sync(over.wait)
             nursery.cancel_scope.cancel()
-        return code
 
-    assert trio.run(hold, lambda: main(["--port", "0", "--data-dir", str(tmp_path)])) == 2
+    # Signals are for the main thread, where `main` runs.
+    other = threading.Thread(target=trio.run, args=(hold,))
+    other.start()
+    try:
+        assert held.wait(10)
+        assert main(["--port", "0", "--data-dir", str(tmp_path)]) == 2
+    finally:
+        over.set()
+        other.join()
     assert "in use" in capsys.readouterr().err
 
 

@@ -590,7 +590,15 @@ async def test_client_that_leaves_a_long_poll_leaves_the_job(client: httpx.Async
 
 
 @pytest.mark.parametrize(
-    "sent", [b"nonsense\r\n\r\n", b"GET / HTTP/1.1\r\n\r\n", b"\x00" * 100, b"POST /v1/jobs HTTP/1.1\r\n"]
+    "sent",
+    [
+        b"nonsense\r\n\r\n",
+        b"GET / HTTP/1.1\r\n\r\n",
+        b"\x00" * 100,
+        b"POST /v1/jobs HTTP/1.1\r\n",
+        # HTTP/2 with prior knowledge: its empty settings, then a window of no size.
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes(9),
+    ],
 )
 async def test_garbage_on_a_connection_costs_nobody_else_anything(
     shared: tuple[str, list[str]], client: httpx.AsyncClient, sent: bytes
@@ -599,6 +607,20 @@ async def test_garbage_on_a_connection_costs_nobody_else_anything(
         await stream.send_all(sent)
         assert (await client.get("/livez")).status_code == 200
     assert not [line for line in shared[1] if "Traceback" in line]
+
+
+async def test_upgrade_to_http2_is_not_made(client: httpx.AsyncClient) -> None:
+    upgrade = {"Connection": "Upgrade, HTTP2-Settings", "Upgrade": "h2c", "HTTP2-Settings": ""}
+    answer = await client.get("/livez", headers=upgrade)
+    assert (answer.status_code, answer.http_version) == (200, "HTTP/1.1")
+
+
+async def test_websocket_is_refused(client: httpx.AsyncClient) -> None:
+    lines = ["GET /v1/jobs HTTP/1.1", "Host: a..b", "Connection: Upgrade", "Upgrade: websocket"]
+    lines += ["Sec-WebSocket-Version: 13", "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==", "", ""]
+    async with await connect(client) as stream:
+        await stream.send_all("\r\n".join(lines).encode())
+        assert (await stream.receive_some()).startswith(b"HTTP/1.1 403 ")
 
 
 # ---- The browser's end -----------------------------------------------------------------------------------------------

@@ -13,8 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import attrs
+import hypercorn.trio.run
 import pytest
 import trio
+from hypercorn.protocol.h11 import H11Protocol
+from hypercorn.trio.tcp_server import TCPServer
 from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
@@ -22,7 +25,7 @@ from quart.wrappers import Response
 
 import cleariflow
 from cdp import errors
-from cleariflow import LOSSES_ALLOWED, ROUTES, Job, Service, StoreError, create_app
+from cleariflow import LOSSES_ALLOWED, ROUTES, Job, OneConnection, Service, StoreError, create_app, tame_hypercorn
 from tests.test_service import URL, FakePool, Gate, at_once, open_disk, open_house
 
 JSON = "application/json"
@@ -865,3 +868,21 @@ async def test_ended_job_reads_the_same_after_a_restart(tmp_path: Path) -> None:
         before = await (await api.get(f"/v1/jobs/{job.id}")).get_json()
     async with open_api(tmp_path) as api:
         assert await (await api.get(f"/v1/jobs/{job.id}")).get_json() == before
+
+
+async def test_connection_that_breaks_ends_alone(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def broken(_self: TCPServer) -> None:
+        raise KeyError("a stream")
+
+    monkeypatch.setattr(TCPServer, "run", broken)
+    await OneConnection.__new__(OneConnection).run()
+    assert "a connection broke" in caplog.text
+
+
+def test_hypercorn_still_has_what_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hypercorn.trio.run, "TCPServer", hypercorn.trio.run.TCPServer)
+    monkeypatch.setattr(H11Protocol, "_check_protocol", H11Protocol._check_protocol)
+    tame_hypercorn()
+    assert hypercorn.trio.run.TCPServer is OneConnection
