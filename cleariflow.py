@@ -1474,7 +1474,7 @@ class Service:
                 return JobFailed("invalid_request", str(error))
             except JobFailed as error:
                 failure = error
-                if failure.code != "browser_lost" or job.losses >= LOSSES_ALLOWED:
+                if failure.code != "browser_lost" or job.losses >= LOSSES_ALLOWED or job.ended:
                     return failure
                 logger.warning("attempt %d lost: %s", job.attempts, failure, extra={"job_id": job.id})
             except Exception:
@@ -2176,6 +2176,9 @@ def main(arguments: list[str] | None = None) -> int:
         if parsed.command == "serve":
             set_up_logging(config.log_format, logging.INFO)
             trio.run(serve, config)
+            # All is closed; one more signal must not change the exit code while the interpreter ends.
+            for number in (signal.SIGTERM, signal.SIGINT):
+                signal.signal(number, signal.SIG_IGN)
         else:
             set_up_logging(config.log_format, logging.ERROR)
             trio.run(capture_once, parsed.command, flags, config)

@@ -24,9 +24,10 @@ async def open_tasks() -> AsyncIterator[trio.Nursery]:
                 # Kept, cancellation included, and raised again one level further out.
                 body_error = error
             nursery.cancel_scope.cancel()
-    except trio.Cancelled:
-        # Of the wait for the tasks; what the body has to say is more.
-        if body_error is None:
+    except (trio.Cancelled, BaseExceptionGroup) as ended:
+        # Cancelled from outside while it waited for the tasks: what the body has to say is more.
+        bugs = ended.split(trio.Cancelled)[1] if isinstance(ended, BaseExceptionGroup) else None
+        if body_error is None or bugs is not None:
             raise
     if body_error is not None:
         raise body_error

@@ -258,12 +258,17 @@ async def test_browser_that_hangs_when_a_cancelled_page_closes_is_given_up(
     policy: cdp.AddressPolicy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "DISPOSE_TIMEOUT_S", 0.2)
+
+    async def use(browser: cdp.Browser, scope: trio.CancelScope) -> None:
+        async with browser.open_page():
+            kill(browser, signal.SIGSTOP)
+            scope.cancel()
+            await trio.sleep_forever()
+
     async with open_browser(policy=policy) as browser:
-        with trio.CancelScope() as scope:
-            async with browser.open_page():
-                kill(browser, signal.SIGSTOP)
-                scope.cancel()
-                await trio.sleep_forever()
+        # Whoever's time ran out is told that it was the browser's fault.
+        with trio.CancelScope() as scope, pytest.raises(ConnectionClosed, match="closed no context"):
+            await use(browser, scope)
         assert browser.condemned == "it closed no context within 0.2 s"
 
 

@@ -558,3 +558,12 @@ async def test_decode_base64_gives_every_byte(monkeypatch: pytest.MonkeyPatch, s
 
 def test_decode_slice_holds_whole_groups() -> None:
     assert capture.DECODE_SLICE % 4 == 0
+
+
+@pytest.mark.slow
+async def test_picture_of_as_many_pixels_as_are_allowed_is_whole(page: cdp.Page) -> None:
+    await page.set_content("<body style='margin:0;width:8000px;height:8000px;background:rgb(0,96,160)'>", None)
+    picture = await page.screenshot(CaptureOptions(format="png", clip=Clip(0, 0, 8000, 8000)))
+    with Image.open(io.BytesIO(picture.data)) as image:
+        assert image.size == (8000, 8000)
+        assert {image.getpixel(at)[:3] for at in ((0, 0), (7999, 0), (0, 7999), (7999, 7999))} == {(0, 96, 160)}

@@ -461,6 +461,21 @@ async def test_idle_service_ends_with_nothing_left(server: Server) -> None:
     assert (code, took < EXIT_S, await server.leftovers()) == (0, True, [])
 
 
+async def test_signals_while_all_is_closed_change_nothing(server: Server, own: httpx.AsyncClient) -> None:
+    # An open connection makes the closing last.
+    await own.get("/livez")
+    async with trio.open_nursery() as nursery:
+
+        async def insist() -> None:
+            while server.process.returncode is None:
+                server.process.terminate()
+                await trio.sleep(0.05)
+
+        nursery.start_soon(insist)
+        code, _ = await server.end(signal.SIGTERM)
+    assert (code, await server.leftovers()) == (0, [])
+
+
 async def test_running_synchronous_call_is_told_that_the_service_drains(tmp_path: Path, site: Site) -> None:
     answers: list[httpx.Response] = []
 
@@ -637,6 +652,16 @@ async def test_jobs_on_a_killed_browser_run_again(server: Server, own: httpx.Asy
         gate.open()
     ends = [await ended(own, job_id) for job_id in jobs]
     assert [(job["status"], job["meta"]["attempts"]) for job in ends] == [("done", 2)] * 2
+
+
+@pytest.mark.slow
+async def test_jobs_on_a_hung_browser_run_again(server: Server, own: httpx.AsyncClient, site: Site) -> None:
+    await run(own, "scrape", url=site.url("/ok"))
+    hung = server.browser()
+    hung.suspend()
+    job = await ended(own, await submit(own, "scrape", url=site.url("/ok"), timeout_ms=3000))
+    assert (job["status"], job["meta"]["attempts"]) == ("done", 2)
+    assert not hung.is_running()
 
 
 async def test_queued_jobs_run_on_the_next_browser(server: Server, own: httpx.AsyncClient, site: Site) -> None:
