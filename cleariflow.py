@@ -84,7 +84,7 @@ from cdp.errors import (
     TargetCrashed,
     TooLarge,
 )
-from cdp.network import check_header_value, cookie_faults, endpoint_of, parse_url
+from cdp.network import endpoint_of, parse_url
 from cdp.options import CaptureOptions, Length, PageOptions, Range, WaitFor
 from cdp.tasks import open_tasks
 from cdp.texts import add_flags, nested, value_of, with_values
@@ -93,11 +93,13 @@ from cdp.validation import (
     Fault,
     ValidationError,
     bare_type,
+    capture_faults,
     converter,
     fields_of,
     kind_of,
     load_json,
     nearest,
+    page_faults,
     strict,
     structure,
     valid_part,
@@ -325,36 +327,7 @@ def parse_request(service: ServiceName, given: object, config: Config) -> Reques
 
 def _request_faults(parsed: Request, given: Mapping[str, object], config: Config) -> Iterator[Fault]:
     """Faults that show only between fields, or against the configuration."""
-    if given.get("url") is None and given.get("html") is None:
-        yield Fault("url", "is required, or html")
-    elif parsed.url is not None and parsed.html is not None:
-        yield Fault("html", "cannot go with url: give one of them")
-    if parsed.base_url is not None and given.get("html") is None:
-        yield Fault("base_url", "goes with html only")
-    for name, text in (("url", parsed.url), ("base_url", parsed.base_url)):
-        if text is not None:
-            try:
-                parse_url(text)
-            except ValueError as error:
-                yield Fault(name, str(error))
-    page_url = parsed.url or parsed.base_url
-    if parsed.user_agent is not None:
-        try:
-            check_header_value(parsed.user_agent)
-        except ValueError as error:
-            yield Fault("user_agent", str(error))
-    for index, cookie in enumerate(parsed.cookies):
-        for field, message in cookie_faults(cookie):
-            yield Fault(f"cookies[{index}].{field}", message)
-        if cookie.url is None and cookie.domain is None and page_url is None:
-            yield Fault(f"cookies[{index}]", "needs a domain: the document has no URL")
-        elif cookie.url is not None:
-            try:
-                parse_url(cookie.url)
-            except ValueError as error:
-                yield Fault(f"cookies[{index}].url", str(error))
-    if parsed.headers and page_url is None:
-        yield Fault("headers", "have no origin to go to: the document has no URL")
+    yield from page_faults(parsed, given)
     if parsed.timeout_ms > config.max_timeout * 1000:
         yield Fault("timeout_ms", f"must be at most {config.max_timeout * 1000:g} (--max-timeout)")
     if not parsed.render and isinstance(parsed, ScrapeRequest):
@@ -362,23 +335,7 @@ def _request_faults(parsed: Request, given: Mapping[str, object], config: Config
     if not parsed.render and given.get("javascript") is True:
         yield Fault("javascript", "true contradicts render: false")
     if isinstance(parsed, ScreenshotRequest):
-        yield from _capture_faults(parsed, config)
-
-
-def _capture_faults(parsed: ScreenshotRequest, config: Config) -> Iterator[Fault]:
-    areas = [name for name in ("full_page", "selector", "clip") if getattr(parsed, name)]
-    if len(areas) > 1:
-        yield Fault(areas[-1], f"cannot go with {' and '.join(areas[:-1])}: give one of them")
-    if parsed.format == "png" and parsed.quality is not None:
-        yield Fault("quality", "goes with jpeg and webp; png loses nothing")
-    if parsed.format == "jpeg" and parsed.transparent:
-        yield Fault("format", "jpeg has no transparency: ask for png or webp")
-    scale = parsed.viewport.device_scale_factor
-    if min(parsed.viewport.width, parsed.viewport.height) * scale < 1:
-        yield Fault("viewport", "makes a picture of no pixel: enlarge device_scale_factor")
-    for name, area in (("viewport", parsed.viewport), ("clip", parsed.clip)):
-        if area is not None and area.width * area.height * scale * scale > config.max_pixels:
-            yield Fault(name, f"makes more than {config.max_pixels} pixels (--max-pixels)")
+        yield from capture_faults(parsed, parsed.viewport, config.max_pixels)
 
 
 def request_document(parsed: Request) -> dict[str, Any]:
@@ -435,6 +392,9 @@ def milliseconds_between(start: str | None, end: str | None) -> int | None:
     return max(0, round((datetime.fromisoformat(end) - datetime.fromisoformat(start)) / timedelta(milliseconds=1)))
 
 
+META_FIELDS = ("service", "priority", "attempts", "created_at", "started_at", "finished_at", "queue_ms")
+
+
 @attrs.define(eq=False, kw_only=True)
 class Job:
     """What a client submitted and what became of it."""
@@ -482,15 +442,7 @@ class Job:
 
     def meta(self) -> dict[str, Any]:
         """The contract's `meta` about the execution."""
-        return {
-            "service": self.service,
-            "priority": self.priority,
-            "attempts": self.attempts,
-            "created_at": self.created_at,
-            "started_at": self.started_at,
-            "finished_at": self.finished_at,
-            "queue_ms": self.queue_ms,
-        }
+        return {name: getattr(self, name) for name in META_FIELDS}
 
     def document(self) -> dict[str, Any]:
         """The job as it is stored."""
@@ -1150,6 +1102,8 @@ class Store:
                 if job.artifact is not None:
                     self.drop_artifact(job.artifact)
                 job.artifact, job.expired = None, True
+                # The largest part; lists do not show it.
+                job.request = {name: value for name, value in job.request.items() if name != "html"}
                 self.put(job)
 
 
@@ -2098,39 +2052,34 @@ async def stop_on_signal(signals: AsyncIterator[int], service: Service, stopped:
 # ---------------------------------------------------------------- command line
 
 
-class JsonFormatter(logging.Formatter):
-    """One JSON object a line."""
+class LineFormatter(logging.Formatter):
+    """One line an event, as text or as a JSON object, with its job's id. A traceback follows a text on more lines."""
+
+    def __init__(self, log_format: str) -> None:
+        super().__init__("%(asctime)s %(levelname)-7s %(job)s%(message)s")
+        self._as_json = log_format == "json"
 
     def format(self, record: logging.LogRecord) -> str:
-        """The record's time, level, logger, message, job id and traceback."""
+        """The line."""
+        job_id = getattr(record, "job_id", None)
+        record.job = f"job {job_id}: " if job_id else ""
+        if not self._as_json:
+            return super().format(record)
         line = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
             "logger": record.name,
             "message": record.getMessage(),
-            "job_id": getattr(record, "job_id", None),
+            "job_id": job_id,
             "traceback": self.formatException(record.exc_info) if record.exc_info else None,
         }
         return json.dumps({name: value for name, value in line.items() if value is not None})
 
 
-class TextFormatter(logging.Formatter):
-    """Time, level, job and message."""
-
-    def __init__(self) -> None:
-        super().__init__("%(asctime)s %(levelname)-7s %(job)s%(message)s")
-
-    def format(self, record: logging.LogRecord) -> str:
-        """The line; a traceback follows on lines of its own."""
-        job_id = getattr(record, "job_id", None)
-        record.job = f"job {job_id}: " if job_id else ""
-        return super().format(record)
-
-
 def set_up_logging(log_format: str, level: int) -> None:
     """All logs to stderr."""
     handler = logging.StreamHandler()
-    handler.setFormatter(JsonFormatter() if log_format == "json" else TextFormatter())
+    handler.setFormatter(LineFormatter(log_format))
     logging.basicConfig(handlers=[handler], level=level, force=True)
     # They log each connection and message.
     for name in ("hypercorn", "trio-websocket", "quart"):

@@ -11,7 +11,7 @@ import difflib
 import json
 import math
 import types
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
 import attrs
@@ -19,8 +19,8 @@ import cattrs
 import cattrs.gen
 from cattrs.errors import AttributeValidationNote, ForbiddenExtraKeysError, IterableValidationNote
 
-from .network import check_header, parse_cookies
-from .options import Cookie, Length, Range, WaitFor
+from .network import check_header, check_header_value, cookie_faults, parse_cookies, parse_url
+from .options import CaptureOptions, Cookie, Length, PageOptions, Range, Viewport, WaitFor
 
 T = TypeVar("T")
 
@@ -246,6 +246,54 @@ def help_of(kind: Any) -> str:
     if _is_union(kind):
         kind = get_args(kind)[0]
     return next((extra for extra in get_args(kind) if isinstance(extra, str)), "")
+
+
+def _told(field: str, check: Callable[[str], object], text: str | None) -> Iterator[Fault]:
+    """The fault that a check raises as ValueError for a text."""
+    if text is not None:
+        try:
+            check(text)
+        except ValueError as error:
+            yield Fault(field, str(error))
+
+
+def page_faults(options: PageOptions, given: Mapping[str, object]) -> Iterator[Fault]:
+    """Faults between the fields of a page; `given` holds what the client named, valid or not."""
+    if given.get("url") is None and given.get("html") is None:
+        yield Fault("url", "is required, or html")
+    elif options.url is not None and options.html is not None:
+        yield Fault("html", "cannot go with url: give one of them")
+    if options.base_url is not None and given.get("html") is None:
+        yield Fault("base_url", "goes with html only")
+    yield from _told("url", parse_url, options.url)
+    yield from _told("base_url", parse_url, options.base_url)
+    yield from _told("user_agent", check_header_value, options.user_agent)
+    page_url = options.url or options.base_url
+    for index, cookie in enumerate(options.cookies):
+        for field, message in cookie_faults(cookie):
+            yield Fault(f"cookies[{index}].{field}", message)
+        if cookie.url is None and cookie.domain is None and page_url is None:
+            yield Fault(f"cookies[{index}]", "needs a domain: the document has no URL")
+        yield from _told(f"cookies[{index}].url", parse_url, cookie.url)
+    if options.headers and page_url is None:
+        yield Fault("headers", "have no origin to go to: the document has no URL")
+
+
+def capture_faults(options: CaptureOptions, viewport: Viewport, max_pixels: int) -> Iterator[Fault]:
+    """Faults between the fields of a picture."""
+    areas = [name for name in ("full_page", "selector", "clip") if getattr(options, name)]
+    if len(areas) > 1:
+        yield Fault(areas[-1], f"cannot go with {' and '.join(areas[:-1])}: give one of them")
+    if options.format == "png" and options.quality is not None:
+        yield Fault("quality", "goes with jpeg and webp; png loses nothing")
+    if options.format == "jpeg" and options.transparent:
+        yield Fault("format", "jpeg has no transparency: ask for png or webp")
+    scale = viewport.device_scale_factor
+    if min(viewport.width, viewport.height) * scale < 1:
+        yield Fault("viewport", "makes a picture of no pixel: enlarge device_scale_factor")
+    for name, area in (("viewport", viewport), ("clip", options.clip)):
+        if area is not None and area.width * area.height * scale * scale > max_pixels:
+            yield Fault(name, f"makes more than {max_pixels} pixels (--max-pixels)")
 
 
 def load_json(body: bytes) -> Any:

@@ -30,12 +30,11 @@ from cleariflow import (
     REQUEST_CLASSES,
     Config,
     JobFailed,
-    JsonFormatter,
+    LineFormatter,
     Output,
     Request,
     ServiceName,
     Store,
-    TextFormatter,
     main,
 )
 from tests.site import OK_TEXT, RED, Site
@@ -406,30 +405,30 @@ def record(**fields: Any) -> logging.LogRecord:
 
 
 def test_json_line_has_its_members() -> None:
-    line = json.loads(JsonFormatter().format(record(job_id="an-id")))
+    line = json.loads(LineFormatter("json").format(record(job_id="an-id")))
     assert line.pop("time")
     assert line == {"level": "info", "logger": "cleariflow", "message": "said 5", "job_id": "an-id"}
 
 
 def test_json_line_has_no_empty_members() -> None:
-    assert json.loads(JsonFormatter().format(record())).keys() == {"time", "level", "logger", "message"}
+    assert json.loads(LineFormatter("json").format(record())).keys() == {"time", "level", "logger", "message"}
 
 
 def test_json_line_is_one_line_with_its_traceback() -> None:
     try:
         raise ValueError("a\nbug")
     except ValueError:
-        text = JsonFormatter().format(record(exc_info=sys.exc_info()))
+        text = LineFormatter("json").format(record(exc_info=sys.exc_info()))
     assert "\n" not in text
     assert "ValueError: a\nbug" in json.loads(text)["traceback"]
 
 
 def test_text_line_names_the_job() -> None:
-    assert TextFormatter().format(record(job_id="an-id")).endswith("INFO    job an-id: said 5")
+    assert LineFormatter("text").format(record(job_id="an-id")).endswith("INFO    job an-id: said 5")
 
 
 def test_text_line_without_a_job_names_none() -> None:
-    assert TextFormatter().format(record()).endswith("INFO    said 5")
+    assert LineFormatter("text").format(record()).endswith("INFO    said 5")
 
 
 # ---- The real thing --------------------------------------------------------------------------------------------------
