@@ -2029,6 +2029,9 @@ async def serve(config: Config) -> None:
             await nursery.start(run)
             shown = f"[{host}]" if ":" in host else host
             logger.info("listening on http://%s:%d, %d workers", shown, port, config.workers)
+    # All is closed; one more signal must not change the exit code while the interpreter ends.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
 
 
 async def stop_on_signal(signals: AsyncIterator[int], service: Service, stopped: trio.Event) -> None:
@@ -2125,9 +2128,6 @@ def main(arguments: list[str] | None = None) -> int:
         if parsed.command == "serve":
             set_up_logging(config.log_format, logging.INFO)
             trio.run(serve, config)
-            # All is closed; one more signal must not change the exit code while the interpreter ends.
-            for number in (signal.SIGTERM, signal.SIGINT):
-                signal.signal(number, signal.SIG_IGN)
         else:
             set_up_logging(config.log_format, logging.ERROR)
             trio.run(capture_once, parsed.command, flags, config)
