@@ -1848,8 +1848,8 @@ def artifact_present() -> Iterator[None]:
 def client_host() -> str:
     """The Host header's name in lower case, without port and brackets; empty where HTTP/1.0 has none."""
     host = str(cast("dict[str, Any]", request.scope)[HOST_KEY])
-    name = host.partition("]")[0].removeprefix("[") if host.startswith("[") else host.partition(":")[0]
-    return name.lower().removesuffix(".")
+    bracketed = re.fullmatch(r"\[([^\]]*)\](:[0-9]*)?", host)
+    return (bracketed[1] if bracketed else host.partition(":")[0]).lower().removesuffix(".")
 
 
 def _is_address(host: str) -> bool:

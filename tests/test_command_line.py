@@ -501,3 +501,33 @@ async def test_interrupted_capture_leaves_nothing(site: Site, tmp_path: Path) ->
     assert (process.returncode, told) == (130, b"")
     assert [child for child in children if child.is_running() and child.status() != psutil.STATUS_ZOMBIE] == []
     assert list(tmp_path.iterdir()) == []
+
+
+# ---- What is not dropped without a word ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("flag", ["--wait-for", "--timeout-ms", "--max-pixels"])
+def test_flag_given_twice_is_a_fault(flag: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["scrape", "a.b", flag, "1", flag, "2"]) == 2
+    assert "is given twice" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "flags", "reason"),
+    [("a.gif", [], "no format is named .gif"), ("a.png", ["--format", "jpeg"], ".png contradicts --format jpeg")],
+)
+def test_name_that_lies_about_the_format_is_a_fault(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, flags: list[str], reason: str
+) -> None:
+    assert main(["screenshot", "a.b", "-o", str(tmp_path / name), *flags]) == 2
+    assert reason in capsys.readouterr().err
+
+
+async def test_terminated_capture_leaves_nothing(site: Site, tmp_path: Path) -> None:
+    command = [sys.executable, str(PROGRAM), "scrape", site.url("/never"), *NETWORK]
+    process = await trio.lowlevel.open_process(command, env=os.environ | {"TMPDIR": str(tmp_path)})
+    with trio.fail_after(40):
+        await site.seen("/never")
+        process.terminate()
+        await process.wait()
+    assert (process.returncode, list(tmp_path.iterdir())) == (143, [])

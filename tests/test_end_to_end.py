@@ -624,6 +624,17 @@ async def test_garbage_on_a_connection_costs_nobody_else_anything(
     assert not [line for line in shared[1] if "Traceback" in line]
 
 
+@pytest.mark.parametrize(
+    "head", ["GET /livez HTTP/1.0", "GET /livez HTTP/1.1\r\nHost: localhost\r\nConnection: close"], ids=["1.0", "close"]
+)
+async def test_connection_ends_with_its_last_answer(client: httpx.AsyncClient, head: str) -> None:
+    async with await connect(client) as stream:
+        await stream.send_all(f"{head}\r\n\r\n".encode())
+        with trio.fail_after(3):
+            answer = b"".join([chunk async for chunk in stream])
+    assert answer.endswith(b'{"ok": true}')
+
+
 async def test_upgrade_to_http2_is_not_made(client: httpx.AsyncClient) -> None:
     upgrade = {"Connection": "Upgrade, HTTP2-Settings", "Upgrade": "h2c", "HTTP2-Settings": ""}
     answer = await client.get("/livez", headers=upgrade)

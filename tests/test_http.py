@@ -886,3 +886,20 @@ def test_hypercorn_still_has_what_is_replaced(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(H11Protocol, "_check_protocol", H11Protocol._check_protocol)
     tame_hypercorn()
     assert hypercorn.trio.run.TCPServer is OneConnection
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "a_b.evil.com",
+        "a!b.evil.com",
+        "a..evil.com",
+        "127.0.0.1@evil.com",
+        "[::1].evil.com",
+        f"{'a' * 64}.evil.com",
+        "(",
+    ],
+)
+async def test_host_that_werkzeug_does_not_take_is_refused(api: Api, host: str) -> None:
+    # They are names that browsers send and that DNS can rebind, or that break quart's routing.
+    assert await faults(await api.get("/v1/jobs", Host=host)) == ["Host"]

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from cdp.network import (
     check_header,
+    cookie_faults,
     cookie_params,
     endpoint_of,
     merged_headers,
@@ -397,3 +398,28 @@ def test_cookie_passes_every_attribute_on() -> None:
         "secure": True,
         "sameSite": "None",
     }
+
+
+@pytest.mark.parametrize(
+    "name", ["Set-Cookie", "Cookie2", "X-HTTP-Method", "x-http-method-override", "X-Method-Override"]
+)
+def test_check_header_refuses_what_chromium_holds_up(name: str) -> None:
+    with pytest.raises(ValueError, match="is refused by the browser"):
+        check_header(name, "TRACE")
+
+
+@pytest.mark.parametrize(
+    ("field", "cookie"),
+    [
+        ("value", Cookie("a", " x")),
+        ("domain", Cookie("a", "b", domain=".")),
+        ("secure", Cookie("a", "b", same_site="None")),
+        ("http_only", Cookie("__Http-a", "b", secure=True)),
+    ],
+)
+def test_cookie_faults_name_what_chromium_refuses(field: str, cookie: Cookie) -> None:
+    assert field in [name for name, _ in cookie_faults(cookie)]
+
+
+def test_cookie_of_a_bare_host_gets_its_url() -> None:
+    assert cookie_params(Cookie("a", "b", url="example.com"), None)["url"] == "https://example.com/"

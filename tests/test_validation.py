@@ -572,6 +572,7 @@ def test_wait_for_takes_each_of_its_forms(given: Any, meant: tuple[WaitFor, ...]
     [
         *(b"", b"{", b"nonsense", b"{'a': 1}", b"[1,]", b'{"a": 1}}', b'"\xff"', b"\xff\xfe{\x00}\x00"),
         *(b"\xef\xbb\xbf{}", b"NaN", b"[Infinity]", b"-Infinity", b'"\x01"', b'"\\ud8"', b"\x00", b"1" * 5000),
+        *(b'{"a":1,"a":2}', b'{"a":{"b":1,"b":1}}'),
         *(b"[" * 200_000, b'{"a":' * 100_000, b"[" * 200_000 + b"]" * 200_000, b"tru", b"'"),
     ],
 )
