@@ -507,7 +507,7 @@ async def test_interrupted_capture_leaves_nothing(site: Site, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("flag", ["--wait-for", "--timeout-ms", "--max-pixels"])
-def test_flag_given_twice_is_a_fault(flag: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_flag_given_twice_is_a_fault(quiet: None, flag: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["scrape", "a.b", flag, "1", flag, "2"]) == 2
     assert "is given twice" in capsys.readouterr().err
 
@@ -517,7 +517,7 @@ def test_flag_given_twice_is_a_fault(flag: str, capsys: pytest.CaptureFixture[st
     [("a.gif", [], "no format is named .gif"), ("a.png", ["--format", "jpeg"], ".png contradicts --format jpeg")],
 )
 def test_name_that_lies_about_the_format_is_a_fault(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, flags: list[str], reason: str
+    quiet: None, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, flags: list[str], reason: str
 ) -> None:
     assert main(["screenshot", "a.b", "-o", str(tmp_path / name), *flags]) == 2
     assert reason in capsys.readouterr().err
