@@ -261,10 +261,16 @@ def _config_faults(config: Config) -> Iterator[Fault]:
 
 
 def _is_loopback(host: str) -> bool:
+    address = _address_of(host)
+    return address.is_loopback if address is not None else host == "localhost"
+
+
+def _address_of(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    """The address that a host is; None for a name."""
     try:
-        return ipaddress.ip_address(host).is_loopback
+        return ipaddress.ip_address(host)
     except ValueError:
-        return host == "localhost"
+        return None
 
 
 # ---------------------------------------------------------------- requests
@@ -1666,7 +1672,7 @@ class Api:
         """Refuse a Host that only a web page rebinding its DNS name to this machine would send."""
         config = self.service.config
         host = client_host()
-        known = not host or _is_address(host) or f".{host}".endswith(".localhost")
+        known = not host or _address_of(host) is not None or f".{host}".endswith(".localhost")
         if not (config.open or known or any(fnmatch.fnmatchcase(host, glob.lower()) for glob in config.allow_host)):
             message = f"the host {host[:MAX_ECHO]!r} is not known here; --allow-host {host[:MAX_ECHO]} would accept it"
             raise ValidationError([Fault("Host", message)])
@@ -1821,7 +1827,7 @@ class Api:
 
 
 Handler = Callable[..., Awaitable[Response]]
-ROUTES: tuple[tuple[str, str, Callable[..., Awaitable[Response]]], ...] = (
+ROUTES: tuple[tuple[str, str, Handler], ...] = (
     ("POST", "/v1/jobs", Api.create_job),
     ("GET", "/v1/jobs", Api.list_jobs),
     ("GET", "/v1/jobs/<job_id>", Api.read_job),
@@ -1850,14 +1856,6 @@ def client_host() -> str:
     host = str(cast("dict[str, Any]", request.scope)[HOST_KEY])
     bracketed = re.fullmatch(r"\[([^\]]*)\](:[0-9]*)?", host)
     return (bracketed[1] if bracketed else host.partition(":")[0]).lower().removesuffix(".")
-
-
-def _is_address(host: str) -> bool:
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    return True
 
 
 # ---------------------------------------------------------------- HTTP server

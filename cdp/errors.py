@@ -2,7 +2,7 @@
 
     new browser   LaunchError, ConnectionClosed (on the browser's own socket)
     new page      SessionClosed, TargetCrashed
-    give up       CommandError, TooLarge, InvalidOption, InvalidSelector, SelectorNotFound, ScriptError, NotAPage
+    give up       CommandError, TooLarge, InvalidOption, InvalidSelector, SelectorNotFound, NotAPage
     by policy     NavigationError (its `net_error` and `cause` say what went wrong)
 
 Timeouts are not among them: the caller's cancel scope ends a wait.
@@ -58,10 +58,6 @@ class InvalidSelector(InvalidOption):
 
 class SelectorNotFound(CDPError):
     """An element did not reach the state asked for, or has no box to be captured."""
-
-
-class ScriptError(CDPError):
-    """A script that the client sent threw; the message is the exception's."""
 
 
 class NotAPage(CDPError):
