@@ -2,7 +2,8 @@
 
     new browser   LaunchError, ConnectionClosed (on the browser's own socket)
     new page      SessionClosed, TargetCrashed
-    give up       CommandError, TooLarge, InvalidOption, InvalidSelector, SelectorNotFound, NotAPage
+    give up       CommandError, TooLarge, InvalidOption, InvalidSelector, SelectorNotFound, ScriptError, ActionFailed,
+                  NotAPage
     by policy     NavigationError (its `net_error` and `cause` say what went wrong)
 
 Timeouts are not among them: the caller's cancel scope ends a wait.
@@ -58,6 +59,18 @@ class InvalidSelector(InvalidOption):
 
 class SelectorNotFound(CDPError):
     """An element did not reach the state asked for, or has no box to be captured."""
+
+
+class ScriptError(CDPError):
+    """A script of the client's threw, or does not parse; the message has the page's words, cut to a sane length."""
+
+
+class ActionFailed(CDPError):
+    """A step that is not optional failed; `index` is its place in the list, from 0."""
+
+    def __init__(self, index: int, kind: str, reason: str) -> None:
+        super().__init__(f"action {index} ({kind}) failed: {reason}")
+        self.index = index
 
 
 class NotAPage(CDPError):

@@ -55,6 +55,11 @@ class Length:
             raise ValueError(f"has {len(value)} {unit}, at most {self.maximum} are allowed")
 
 
+@attrs.frozen
+class OneOrMore:
+    """Marks a list that may be given as a single item."""
+
+
 MAX_DELAY_MS = 600_000
 MAX_TEXT = 4096
 MAX_ITEMS = 100
@@ -62,9 +67,13 @@ MAX_ITEMS = 100
 MAX_URL = 2**21
 # A picture beyond this has no pixel format that Chromium can make; `--max-pixels` is far below.
 MAX_EXTENT = 1_000_000
+# Of one injected style sheet or script, or of a text that is typed; the request body has its own limit.
+MAX_SCRIPT = 2**20
 
 Milliseconds = Annotated[int, Range(0, MAX_DELAY_MS)]
 Selector = Annotated[str, Length(1, MAX_TEXT)]
+Script = Annotated[str, Length(1, MAX_SCRIPT)]
+Distance = Annotated[float, Range(-MAX_EXTENT, MAX_EXTENT)]
 
 
 @attrs.frozen
@@ -115,44 +124,260 @@ class Clip:
     height: Annotated[float, Range(above=0, maximum=MAX_EXTENT), "height in CSS pixels"]
 
 
+@attrs.frozen
+class Geolocation:
+    """A place on earth."""
+
+    latitude: Annotated[float, Range(-90, 90), "degrees north"]
+    longitude: Annotated[float, Range(-180, 180), "degrees east"]
+    accuracy: Annotated[float, Range(0, 100_000), "radius in metres"] = 10.0
+
+
+@attrs.frozen
+class Auth:
+    """Credentials for HTTP basic and digest authentication, given to the URL's own origin only."""
+
+    username: Annotated[str, Length(0, MAX_TEXT)]
+    password: Annotated[str, Length(0, MAX_TEXT)] = attrs.field(repr=False)
+
+
+# ---- Actions
+
+
+@attrs.frozen
+class Point:
+    """A place, or a distance, in CSS pixels."""
+
+    x: Annotated[Distance, "to the right"] = 0.0
+    y: Annotated[Distance, "downwards"] = 0.0
+
+
+@attrs.frozen(kw_only=True)
+class Step:
+    """What every action has."""
+
+    timeout_ms: Annotated[Milliseconds, "fail after this long; without it when the whole attempt does"] | None = None
+    optional: Annotated[bool, "true: a failure is noted and the next action follows"] = False
+
+
+@attrs.frozen(kw_only=True)
+class Click(Step):
+    """Click an element: scrolled into view, once it is visible, at rest and not covered."""
+
+    type: Literal["click"]
+    selector: Annotated[Selector, "the element"]
+    button: Annotated[Literal["left", "middle", "right"], "of the mouse"] = "left"
+    count: Annotated[int, Range(1, 3), "2 is a double click"] = 1
+
+
+@attrs.frozen(kw_only=True)
+class Hover(Step):
+    """Move the mouse over an element."""
+
+    type: Literal["hover"]
+    selector: Annotated[Selector, "the element"]
+
+
+@attrs.frozen(kw_only=True)
+class TypeText(Step):
+    """Type a text with key events."""
+
+    type: Literal["type"]
+    text: Annotated[str, Length(0, MAX_SCRIPT), "what to type"]
+    selector: Annotated[Selector, "the field; without it the focused one"] | None = None
+    delay_ms: Annotated[int, Range(0, 1000), "between two keys"] = 0
+    clear: Annotated[bool, "empty the field first"] = False
+
+
+@attrs.frozen(kw_only=True)
+class Press(Step):
+    """Press a key, with modifiers as in `Control+A`."""
+
+    type: Literal["press"]
+    key: Annotated[str, Length(1, 100), "as KeyboardEvent.key names it: `Enter`, `ArrowDown`, `a`, `Control+A`"]
+    selector: Annotated[Selector, "focused first"] | None = None
+
+
+@attrs.frozen(kw_only=True)
+class Select(Step):
+    """Choose an option of a `<select>`."""
+
+    type: Literal["select"]
+    selector: Annotated[Selector, "the `<select>`"]
+    value: Annotated[tuple[str, ...], OneOrMore(), Length(0, MAX_ITEMS), "value or label; a list where several can be"]
+
+
+@attrs.frozen(kw_only=True)
+class Check(Step):
+    """Bring a check box or radio button into a state, by a click where it is not in it."""
+
+    type: Literal["check", "uncheck"]
+    selector: Annotated[Selector, "the box or its label"]
+
+
+@attrs.frozen(kw_only=True)
+class Scroll(Step):
+    """Scroll the page, or the element of `selector`."""
+
+    type: Literal["scroll"]
+    selector: Annotated[Selector, "what to scroll; without it the page"] | None = None
+    to: Annotated[Selector | Point, "`top`, `bottom`, a selector, or `{x, y}`"] | None = None
+    by: Annotated[Distance | Point, "pixels downwards, or `{x, y}`"] | None = None
+
+
+@attrs.frozen(kw_only=True)
+class Wait(Step):
+    """Wait for one of: a time, an element, an expression."""
+
+    type: Literal["wait"]
+    ms: Annotated[Milliseconds, "a time"] | None = None
+    selector: Annotated[Selector, "an element that is visible"] | None = None
+    expression: Annotated[Script, "JavaScript, awaited until truthy"] | None = None
+
+
+@attrs.frozen(kw_only=True)
+class Goto(Step):
+    """Open another URL."""
+
+    type: Literal["goto"]
+    url: Annotated[str, Length(1, MAX_URL), "absolute http(s) URL; a bare host name means https"]
+
+
+@attrs.frozen(kw_only=True)
+class Evaluate(Step):
+    """Run JavaScript in the page; its value, awaited, is returned."""
+
+    type: Literal["evaluate"]
+    script: Annotated[Script, "an expression, or statements whose last value counts"]
+
+
+@attrs.frozen(kw_only=True)
+class Shoot(Step):
+    """Take a picture as the page is now: of the viewport or of one element."""
+
+    type: Literal["screenshot"]
+    name: Annotated[str, Length(1, 64), "letters, digits, `-`, `_` and `.`; where the result has it"]
+    selector: Annotated[Selector, "only this element"] | None = None
+
+
+Action = Click | Hover | TypeText | Press | Select | Check | Scroll | Wait | Goto | Evaluate | Shoot
+
+# ---- Requests
+
 WaitUntil = Literal["auto", "load", "domcontentloaded", "networkidle", "commit"]
+Format = Literal["jpeg", "png", "webp"]
+ResourceType = Literal[
+    "image",
+    "font",
+    "stylesheet",
+    "script",
+    "media",
+    "xhr",
+    "fetch",
+    "websocket",
+    "eventsource",
+    "manifest",
+    "texttrack",
+    "ping",
+    "frame",
+    "other",
+]
 
 
 @attrs.frozen(kw_only=True, slots=False)
-class PageOptions:
-    """What to open, in which browser, and when it is ready."""
+class RenderOptions:
+    """The browser that a page meets, and when the page is ready."""
 
-    url: Annotated[str, Length(1, MAX_URL), "absolute http(s) URL; a bare host name means https"] | None = None
-    html: Annotated[str, "a document to render instead of a URL"] | None = None
-    base_url: Annotated[str, Length(1, MAX_URL), "the URL that `html` appears to come from"] | None = None
     viewport: Annotated[Viewport, "the area the page is laid out in"] = Viewport()
-    user_agent: Annotated[str, Length(1, MAX_TEXT), "instead of the browser's own"] | None = None
+    device: Annotated[str, Length(1, 100), "a named device: viewport, scale, touch and user agent"] | None = None
+    user_agent: (
+        Annotated[str, Length(1, MAX_TEXT), "instead of the browser's own; client hints agree with it"] | None
+    ) = None
+    locale: Annotated[
+        str, Length(1, 100), "language tag such as `de-CH`: Accept-Language, navigator.languages and Intl"
+    ] = "en-US"
+    timezone: Annotated[str, Length(1, 100), "IANA name such as `Europe/Zurich`"] = "UTC"
+    color_scheme: Annotated[Literal["light", "dark"], "CSS prefers-color-scheme"] | None = None
+    reduced_motion: Annotated[bool, "CSS prefers-reduced-motion"] | None = None
+    media: Annotated[Literal["screen", "print"], "CSS media type"] | None = None
+    geolocation: Annotated[Geolocation, "where the page is told that it is; grants the permission"] | None = None
     javascript: Annotated[bool, "false: the page's scripts do not run"] = True
-    cookies: Annotated[tuple[Cookie, ...], Length(0, MAX_ITEMS), 'a list of cookies, or a "a=b; c=d" string'] = ()
-    headers: Annotated[Mapping[str, str], Length(0, MAX_ITEMS), "extra headers to the URL's own origin"] = attrs.field(
-        factory=dict
-    )
     wait_until: Annotated[
         WaitUntil,
-        "auto: load, then fonts ready and images in view decoded, each with a budget; load: the load event; "
-        "domcontentloaded: the document is parsed; networkidle: no request for 500 ms; commit: the document starts",
+        "auto: load, then what it was still loading, fonts, images in view, a quiet document, each with a budget; "
+        "load: the load event; domcontentloaded: the document is parsed; "
+        "networkidle: no request for 500 ms; commit: the document starts",
     ] = "auto"
     wait_for: Annotated[
         tuple[WaitFor, ...], Length(0, MAX_ITEMS), "a selector, a {selector, state, timeout_ms}, or a list"
     ] = ()
+    wait_for_expression: Annotated[Script, "JavaScript, awaited until truthy"] | None = None
     wait_ms: Annotated[Milliseconds, "extra fixed delay"] = 0
+
+
+@attrs.frozen(kw_only=True, slots=False)
+class PageOptions(RenderOptions):
+    """What to open, and how the page is prepared."""
+
+    url: Annotated[str, Length(1, MAX_URL), "absolute http(s) URL; a bare host name means https"] | None = None
+    html: Annotated[str, "a document to render instead of a URL"] | None = None
+    base_url: Annotated[str, Length(1, MAX_URL), "the URL that `html` appears to come from"] | None = None
+    cookies: Annotated[tuple[Cookie, ...], Length(0, MAX_ITEMS), 'a list of cookies, or a "a=b; c=d" string'] = ()
+    headers: Annotated[Mapping[str, str], Length(0, MAX_ITEMS), "extra headers to the URL's own origin"] = attrs.field(
+        factory=dict
+    )
+    referer: Annotated[str, Length(1, MAX_TEXT), "the URL that the first request says it comes from"] | None = None
+    auth: Annotated[Auth, "credentials for HTTP basic and digest authentication"] | None = None
+    bypass_csp: Annotated[bool, "the page's Content-Security-Policy is ignored"] = False
+    ignore_tls_errors: Annotated[bool, "certificates are not checked"] = False
+    block_resources: Annotated[
+        tuple[ResourceType, ...], Length(0, MAX_ITEMS), "kinds of requests that are not made"
+    ] = ()
+    block_urls: Annotated[
+        tuple[Annotated[str, Length(1, MAX_TEXT)], ...],
+        Length(0, MAX_ITEMS),
+        "globs of whole URLs that are not requested: `*` any text, `?` one character",
+    ] = ()
+    block_ads: Annotated[bool, "requests to hosts of a bundled list of advertisers and trackers are not made"] = False
+    css: Annotated[tuple[Script, ...], OneOrMore(), Length(0, MAX_ITEMS), "style sheets added after load"] = ()
+    js: Annotated[tuple[Script, ...], OneOrMore(), Length(0, MAX_ITEMS), "scripts run after load"] = ()
+    hide_selectors: Annotated[
+        tuple[Selector, ...], OneOrMore(), Length(0, MAX_ITEMS), "elements made invisible; their room stays"
+    ] = ()
+    remove_selectors: Annotated[
+        tuple[Selector, ...], OneOrMore(), Length(0, MAX_ITEMS), "elements taken out of the document"
+    ] = ()
+    actions: Annotated[tuple[Action, ...], Length(0, MAX_ITEMS), "steps before the capture"] = ()
+
+
+@attrs.frozen
+class Resize:
+    """The size that a picture is brought to, in image pixels."""
+
+    width: Annotated[int, Range(1, 7680), "in image pixels"] | None = None
+    height: Annotated[int, Range(1, 7680), "in image pixels"] | None = None
+    fit: Annotated[
+        Literal["inside", "cover", "fill"],
+        "inside: as large as fits, in proportion; cover: filled, what sticks out is cut off (right, left, below); "
+        "fill: stretched",
+    ] = "inside"
 
 
 @attrs.frozen(kw_only=True, slots=False)
 class CaptureOptions:
     """What the picture shows and how it is encoded."""
 
-    format: Annotated[Literal["jpeg", "png", "webp"], "the picture's encoding"] = "jpeg"
+    format: Annotated[Format, "the picture's encoding"] = "jpeg"
     quality: Annotated[int, Range(1, 100), "of jpeg and webp, 80 by default"] | None = None
     full_page: Annotated[bool, "the whole page, not only the viewport"] = False
+    max_height: Annotated[int, Range(1, MAX_EXTENT), "of full_page: cut below so many CSS pixels"] | None = None
+    scroll_page: Annotated[bool, "scroll through the page first, so that lazy content is loaded"] = False
     selector: Annotated[Selector, "only the first element that matches"] | None = None
+    padding: Annotated[int, Range(0, 7680), "CSS pixels around the element of selector"] = 0
     clip: Annotated[Clip, "only this rectangle of the page"] | None = None
     transparent: Annotated[bool, "png and webp: no white behind the page"] = False
+    resize: Annotated[Resize, "bring the picture to this size"] | None = None
+    disable_animations: Annotated[bool, "animations are finished, endless ones reset, the text cursor hidden"] = True
     optimize_for_speed: Annotated[bool, "encode faster into more bytes"] = True
 
 

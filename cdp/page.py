@@ -7,6 +7,7 @@ main frame by itself, answers dialogs, and adds the request's headers to request
 from __future__ import annotations
 
 import contextlib
+import math
 from base64 import b64encode
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
@@ -24,6 +25,7 @@ from .errors import (
     InvalidSelector,
     NavigationError,
     NotAPage,
+    ScriptError,
     SelectorNotFound,
     TooLarge,
 )
@@ -40,6 +42,8 @@ MAX_REPORTED_CHARS = 2**13
 # What `auto` gives each of its waits before it goes on with a warning.
 FONTS_BUDGET_S = 3.0
 IMAGES_BUDGET_S = 3.0
+# A page that says it will move on within this time is waited for.
+REFRESH_DUE_S = 5.0
 # How often an element is looked for: at first at once, later as often as a person would notice.
 POLL_S = (0.01, 0.02, 0.05, 0.1)
 # Even a wait of 0 ms looks once.
@@ -55,11 +59,21 @@ _LIFECYCLE: dict[WaitUntil, str] = {
 _EVENTS = (
     "Page.lifecycleEvent",
     "Page.frameNavigated",
+    "Page.frameScheduledNavigation",
+    "Page.frameClearedScheduledNavigation",
+    "Page.frameStartedLoading",
+    "Page.frameStoppedLoading",
     "Page.javascriptDialogOpening",
     "Network.requestWillBeSent",
     "Network.responseReceived",
     "Network.loadingFailed",
     "Fetch.requestPaused",
+)
+_MOVES = (
+    "Page.frameScheduledNavigation",
+    "Page.frameClearedScheduledNavigation",
+    "Page.frameStartedLoading",
+    "Page.frameStoppedLoading",
 )
 _NOT_ACTIVE = "Not attached to an active page"
 # What the browser answers when the document a command meant is not there any more (Chromium 156).
@@ -79,6 +93,11 @@ def max_message_bytes(max_pixels: int) -> int:
     """The largest message that a job may need: a picture of so many pixels, or a document of `MAX_HTML_BYTES`."""
     # Uncompressed RGBA, a third more in base64; a document of nothing but quotes doubles in JSON.
     return max(max_pixels * 4 * 4 // 3, MAX_HTML_BYTES * 2) + 2**20
+
+
+def _same_document(url: str, other: str) -> bool:
+    """Whether two URLs differ in their fragments only."""
+    return url.partition("#")[0] == other.partition("#")[0]
 
 
 def _printable(text: str) -> str:
@@ -136,6 +155,7 @@ class Page:
         self._user_agent = user_agent
         self._viewport = viewport
         self._document = Document()
+        self._url = "about:blank"
         # Of the empty page it was opened with; `set_content` without a base writes into that one.
         self._blank_loader_id = ""
         self._written = False
@@ -149,6 +169,9 @@ class Page:
         self._content: str | None = None
         # A document is there; it is kept when the page moves on to an address that fails.
         self._loaded = False
+        # The main frame is loading; it is about to move on at this time.
+        self._loading = False
+        self._moves_at = math.inf
 
     # Following the main frame
 
@@ -177,9 +200,13 @@ class Page:
             document.lifecycle.add(params["name"])
         elif method == "Page.frameNavigated":
             if params["frame"]["id"] == self._frame_id:
+                self._url = params["frame"]["url"]
                 if params["frame"]["loaderId"] != document.loader_id:
                     document = self._document = Document(params["frame"]["loaderId"])
                 document.unreachable_url = params["frame"].get("unreachableUrl")
+        elif method in _MOVES:
+            if params["frameId"] == self._frame_id:
+                self._move(method, params)
         elif method == "Page.javascriptDialogOpening":
             # `beforeunload` must not keep the page; a confirm or prompt is dismissed as by an absent user.
             accept = params["type"] in ("alert", "beforeunload")
@@ -190,6 +217,17 @@ class Page:
             await self._resume(params)
         elif params.get("frameId", self._frame_id) == self._frame_id:
             self._record_exchange(method, params)
+
+    def _move(self, method: str, params: dict[str, Any]) -> None:
+        """The main frame begins or ends to load, or plans to move on or no more."""
+        if method == "Page.frameScheduledNavigation":
+            # A page that refreshes itself now and then is not on its way elsewhere.
+            if params["reason"] != "metaTagRefresh" or not _same_document(params["url"], self._url):
+                self._moves_at = trio.current_time() + params["delay"]
+        elif method == "Page.frameClearedScheduledNavigation":
+            self._moves_at = math.inf
+        else:
+            self._loading = method == "Page.frameStartedLoading"
 
     def _record_exchange(self, method: str, params: dict[str, Any]) -> None:
         loader_id = params["requestId"]
@@ -255,6 +293,14 @@ class Page:
         """Wait until every event that came before now has been followed."""
         events = self._events
         await self._until(lambda: events is None or len(events) == 0)
+
+    async def arrive(self) -> None:
+        """When the page is on its way to another document, wait until that one is loaded.
+
+        A page says so itself: by a script (`location = ...`), a form, or a `<meta http-equiv=refresh>` that is due
+        within `REFRESH_DUE_S`.
+        """
+        await self._until(lambda: not self._loading and self._moves_at > trio.current_time() + REFRESH_DUE_S)
 
     # Preparing
 
@@ -405,7 +451,7 @@ class Page:
             (_IMAGES_READY, IMAGES_BUDGET_S, "images in view"),
         ):
             with trio.move_on_after(budget_s) as scope:
-                await self._call(script)
+                await self.call(script)
             if scope.cancelled_caught:
                 self.warnings.append(f"{what} not ready after {budget_s:g} s")
 
@@ -417,7 +463,7 @@ class Page:
         timeout_s = float("inf") if wait.timeout_ms is None else max(wait.timeout_ms / 1000, FIRST_LOOK_S)
         with trio.move_on_after(timeout_s) as scope:
             for attempt in range(2**31):
-                found = await self._call(ELEMENT_STATE, wait.selector)
+                found = await self.call(ELEMENT_STATE, wait.selector)
                 if "error" in found:
                     raise InvalidSelector(f"selector {wait.selector!r}: {found['error']}")
                 if reached(wait.state, found["state"]):
@@ -435,7 +481,7 @@ class Page:
 
     async def info(self) -> PageInfo:
         """URL and title of the current document."""
-        said = await self._call(_PAGE_INFO, MAX_REPORTED_CHARS)
+        said = await self.call(_PAGE_INFO, MAX_REPORTED_CHARS)
         return PageInfo(_printable(said["url"]), _printable(said["title"]))
 
     async def html(self) -> str:
@@ -487,7 +533,7 @@ class Page:
         if options.clip is not None:
             area, beyond_viewport = options.clip, True
         elif options.selector is not None:
-            box = await self._call(ELEMENT_BOX, options.selector)
+            box = await self.call(ELEMENT_BOX, options.selector)
             if "error" in box:
                 raise InvalidSelector(f"selector {options.selector!r}: {box['error']}")
             if "missing" in box:
@@ -507,9 +553,36 @@ class Page:
             max_pixels=max_pixels,
         )
 
+    # The page's own world
+
+    async def evaluate(self, script: str) -> Any:
+        """The value, awaited and as JSON has it, of an expression or of the last statement of a script of the client's.
+
+        `await` may stand anywhere. None when it made the page move on. Raises ScriptError.
+        """
+        try:
+            reply = await self.session.send(
+                "Runtime.evaluate",
+                expression=script,
+                awaitPromise=True,
+                returnByValue=True,
+                userGesture=True,
+                # Lets `await` stand at the top.
+                replMode=True,
+            )
+        except CommandError as error:
+            if error.message.startswith(_CONTEXT_GONE):
+                return None
+            raise ScriptError(f"the value cannot be told: {error.message}") from error
+        if "exceptionDetails" in reply:
+            details = reply["exceptionDetails"]
+            thrown = details.get("exception", {}).get("description") or details.get("exception", {}).get("value")
+            raise ScriptError(_printable(str(thrown or details["text"])[:MAX_REPORTED_CHARS]))
+        return reply["result"].get("value")
+
     # The isolated world
 
-    async def _call(self, function: str, *arguments: object) -> Any:
+    async def call(self, function: str, *arguments: object) -> Any:
         """Call a JavaScript function of ours and return its awaited value."""
 
         async def call(world: int) -> Any:

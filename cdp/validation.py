@@ -20,7 +20,7 @@ import cattrs.gen
 from cattrs.errors import AttributeValidationNote, ForbiddenExtraKeysError, IterableValidationNote
 
 from .network import check_header, check_header_value, cookie_faults, parse_cookies, parse_url
-from .options import CaptureOptions, Cookie, Length, PageOptions, Range, Viewport, WaitFor
+from .options import Action, CaptureOptions, Cookie, Goto, Length, OneOrMore, PageOptions, Range, Viewport, WaitFor
 
 T = TypeVar("T")
 
@@ -82,10 +82,9 @@ def _number(value: object, _: Any) -> float:
 
 def _choice(value: object, kind: Any) -> Any:
     choices = get_args(kind)
+    names = [choice if isinstance(choice, str) else json.dumps(choice) for choice in choices]
     if not any(type(value) is type(choice) and value == choice for choice in choices):
-        raise ValueError(
-            "must be " + " or ".join(map(str, choices)) if len(choices) < 3 else f"must be one of {', '.join(choices)}"
-        )
+        raise ValueError("must be " + " or ".join(names) if len(names) < 3 else f"must be one of {', '.join(names)}")
     return value
 
 
@@ -94,8 +93,11 @@ def _limited(kind: Any) -> Callable[[object, Any], Any]:
     base, *extras = get_args(kind)
     hook = converter.get_structure_hook(base)
     limits = [extra for extra in extras if isinstance(extra, Range | Length)]
+    one_or_more = OneOrMore() in extras
 
     def structure(value: object, _: Any) -> Any:
+        if one_or_more and isinstance(value, str):
+            value = [value]
         if isinstance(value, list | dict):
             # Before the items: a hostile list may have a million.
             for limit in limits:
@@ -147,12 +149,52 @@ def _headers(value: object, _: Any) -> dict[str, str]:
     return headers
 
 
-def _texts(value: object, _: Any) -> tuple[str, ...]:
-    return tuple(converter.structure(strict(value, "a list", (list,)), list[str]))
+def _items(value: object, kind: Any) -> tuple[Any, ...]:
+    return tuple(converter.structure(strict(value, "a list", (list,)), list[get_args(kind)[0]]))
+
+
+# Names that other services' clients use.
+_ACTION_ALIASES = {"write": "type", "executeJavascript": "evaluate"}
+_FIELD_ALIASES = {"milliseconds": "ms"}
+_ACTIONS: dict[str, type] = {}
+for _class in get_args(Action):
+    attrs.resolve_types(_class)
+    _ACTIONS |= dict.fromkeys(get_args(attrs.fields(_class).type.type), _class)
+
+
+def _action(value: object, _: Any) -> Action:
+    given: dict[str, Any] = dict(strict(value, "an object", (dict,)))
+    if "type" not in given:
+        raise ValidationError([Fault("type", "is required")])
+    name = given["type"]
+    if isinstance(name, str):
+        name = given["type"] = _ACTION_ALIASES.get(name, name)
+    if not isinstance(name, str) or name not in _ACTIONS:
+        hint = nearest(name, _ACTIONS) if isinstance(name, str) else ""
+        raise ValidationError([Fault("type", f"must be one of {', '.join(_ACTIONS)}{hint}")])
+    action: Action = converter.structure(
+        {_FIELD_ALIASES.get(field, field): content for field, content in given.items()}, _ACTIONS[name]
+    )
+    return action
+
+
+def _alternative(kind: Any) -> Callable[[object, Any], Any]:
+    """A hook for `X | C`, where C is an object: whatever is no object is meant to be an X."""
+    (other,), (cls,) = ([arm for arm in get_args(kind) if attrs.has(arm) is found] for found in (False, True))
+
+    def structure(value: object, _: Any) -> Any:
+        return converter.structure(value, cls if isinstance(value, dict) else other)
+
+    return structure
 
 
 def _origin(kind: Any) -> Any:
     return get_origin(kind)
+
+
+def _is_union(kind: Any) -> bool:
+    # `X | None` is the second, or the first where X is `Annotated`.
+    return _origin(kind) in (Union, types.UnionType)
 
 
 converter = cattrs.Converter(forbid_extra_keys=True)
@@ -163,9 +205,13 @@ converter.register_structure_hook(bool, lambda value, _: strict(value, "true or 
 converter.register_structure_hook_func(lambda kind: _origin(kind) is Literal, _choice)
 converter.register_structure_hook_factory(lambda kind: _origin(kind) is Annotated, _limited)
 converter.register_structure_hook_factory(attrs.has, _object)
+converter.register_structure_hook_func(lambda kind: _origin(kind) is tuple, _items)
 converter.register_structure_hook_func(lambda kind: kind == tuple[WaitFor, ...], _waits)
+converter.register_structure_hook_func(lambda kind: kind == Action, _action)
+converter.register_structure_hook_factory(
+    lambda kind: _is_union(kind) and len(get_args(kind)) == 2 and any(map(attrs.has, get_args(kind))), _alternative
+)
 converter.register_structure_hook_func(lambda kind: kind == tuple[Cookie, ...], _cookies)
-converter.register_structure_hook_func(lambda kind: kind == tuple[str, ...], _texts)
 converter.register_structure_hook_func(lambda kind: kind == Mapping[str, str], _headers)
 
 
@@ -221,11 +267,6 @@ def _step(error: BaseException, path: str) -> str:
         if isinstance(note, AttributeValidationNote):
             return f".{note.name}" if path else note.name
     return ""
-
-
-def _is_union(kind: Any) -> bool:
-    # `X | None` is the second, or the first where X is `Annotated`.
-    return _origin(kind) in (Union, types.UnionType)
 
 
 def bare_type(kind: Any) -> Any:

@@ -88,18 +88,18 @@ PAGE = """<!DOCTYPE html><title>Words in the title</title>
 )
 async def test_selector_finds(page: cdp.Page, expected: dict[str, str | None]) -> None:
     await page.set_content(PAGE, None)
-    assert {selector: await page._call(FOUND_ID, selector) for selector in expected} == expected
+    assert {selector: await page.call(FOUND_ID, selector) for selector in expected} == expected
 
 
 async def test_selector_by_quoted_text_gives_the_innermost_element(page: cdp.Page) -> None:
     await page.set_content('<p id="other">Other</p><div id="outer"><p id="inner">Hello</p></div>', None)
-    assert await page._call(FOUND_ID, 'text="Hello"') == "inner"
+    assert await page.call(FOUND_ID, 'text="Hello"') == "inner"
 
 
 async def test_selector_by_text_finds_nothing_in_a_document_without_a_body(page: cdp.Page, site: Site) -> None:
     url = site.add("/image.svg", '<svg xmlns="http://www.w3.org/2000/svg"><text>hello</text></svg>', "image/svg+xml")
     await page.navigate(url)
-    assert await page._call(FOUND_ID, "text=hello") is None
+    assert await page.call(FOUND_ID, "text=hello") is None
 
 
 async def test_selector_invalid_is_told_at_once(page: cdp.Page) -> None:
@@ -130,17 +130,17 @@ async def test_element_state_of_styles(page: cdp.Page) -> None:
         "height:9px;opacity:0": "visible",
     }
     await page.set_content("".join(f'<div style="{style}"></div>' for style in expected), None)
-    seen = [await page._call(ELEMENT_STATE, f"div:nth-child({at})") for at in range(1, len(expected) + 1)]
+    seen = [await page.call(ELEMENT_STATE, f"div:nth-child({at})") for at in range(1, len(expected) + 1)]
     assert seen == [{"state": state} for state in expected.values()]
 
 
 async def test_element_state_of_an_element_within_a_hidden_one(page: cdp.Page) -> None:
     await page.set_content('<div style="display:none"><p id="box">text</p></div>', None)
-    assert await page._call(ELEMENT_STATE, "#box") == {"state": "hidden"}
+    assert await page.call(ELEMENT_STATE, "#box") == {"state": "hidden"}
 
 
 async def test_element_state_of_a_missing_element(page: cdp.Page) -> None:
-    assert await page._call(ELEMENT_STATE, "#box") == {"state": "detached"}
+    assert await page.call(ELEMENT_STATE, "#box") == {"state": "detached"}
 
 
 @pytest.mark.parametrize(
@@ -158,13 +158,13 @@ def test_reached_takes_the_right_states(wanted: cdp.selectors.State, seen: set[s
 
 async def test_element_box_is_in_page_coordinates(page: cdp.Page) -> None:
     await page.set_content('<div id="box" style="position:absolute;left:3000px;top:5000px;width:9px;height:7px">', None)
-    assert await page._call(ELEMENT_BOX, "#box") == {"x": 3000, "y": 5000, "width": 9, "height": 7}
+    assert await page.call(ELEMENT_BOX, "#box") == {"x": 3000, "y": 5000, "width": 9, "height": 7}
 
 
 @pytest.mark.parametrize(("selector", "expected"), [("#nobody", "not in the document"), ("#hidden", "not visible")])
 async def test_element_box_tells_what_is_missing(page: cdp.Page, selector: str, expected: str) -> None:
     await page.set_content('<div id="hidden" style="display:none"></div>', None)
-    assert await page._call(ELEMENT_BOX, selector) == {"missing": expected}
+    assert await page.call(ELEMENT_BOX, selector) == {"missing": expected}
 
 
 # Waiting
@@ -235,12 +235,12 @@ async def test_wait_for_works_without_javascript(page: cdp.Page, site: Site) -> 
 @pytest.mark.parametrize("selector", ["#text", "xpath=//p", "text=page that tampers"])
 async def test_selector_finds_in_a_page_that_replaced_built_ins(page: cdp.Page, site: Site, selector: str) -> None:
     await page.navigate(site.url("/tamper"))
-    assert await page._call(FOUND_ID, selector) == "text"
+    assert await page.call(FOUND_ID, selector) == "text"
 
 
 async def test_element_box_is_right_in_a_page_that_replaced_built_ins(page: cdp.Page, site: Site) -> None:
     await page.navigate(site.url("/tamper"))
-    assert await page._call(ELEMENT_BOX, "#box") == {"x": 200, "y": 100, "width": 80, "height": 40}
+    assert await page.call(ELEMENT_BOX, "#box") == {"x": 200, "y": 100, "width": 80, "height": 40}
 
 
 @pytest.mark.parametrize(
@@ -264,4 +264,4 @@ async def test_element_box_is_right_for_a_form_with_fields_named_like_built_ins(
     await page.set_content(
         f'<form id="box" style="position:absolute;left:5px;top:6px;width:70px;height:80px">{fields}</form>', None
     )
-    assert await page._call(ELEMENT_BOX, "#box") == {"x": 5, "y": 6, "width": 70, "height": 80}
+    assert await page.call(ELEMENT_BOX, "#box") == {"x": 5, "y": 6, "width": 70, "height": 80}
