@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import io
 import math
-from base64 import b64decode
-from typing import Any
+from base64 import b64decode, b64encode
+from typing import TYPE_CHECKING, Any
 
 import attrs
 import imagesize
 import trio
 
+from . import settle
 from .connection import Connection
-from .errors import SelectorNotFound, TooLarge
-from .options import DEFAULT_QUALITY, CaptureOptions, Clip
+from .errors import InvalidSelector, SelectorNotFound, TooLarge
+from .options import DEFAULT_QUALITY, CaptureOptions, Clip, Resize
+from .selectors import ELEMENT_BOX
+
+if TYPE_CHECKING:
+    from .page import Page
 
 # The encoders' own ends (libjpeg's is below the format's 65,535). Chromium 156 answers a picture beyond them with an
 # empty string and no error.
@@ -56,6 +61,143 @@ def check_extent(width: float, height: float, scale: float, image_format: str, m
         raise TooLarge(f"a picture of {width_px} x {height_px} px is over the limit of {max_pixels} pixels")
 
 
+# Animations with an end are brought there, endless ones to their beginning, as playwright does it; those that follow
+# the scroll position have no time of their own. The caret is hidden only where a field has it: a rule for all elements
+# costs a long document its styles once more.
+# -> {moved: whether there were animations, changed: whether `_THAW` has something to do}
+_FREEZE = """() => {
+  const roots = [document];
+  for (const root of roots) {
+    for (const {shadowRoot} of root.querySelectorAll('*')) if (shadowRoot instanceof ShadowRoot) roots.push(shadowRoot);
+  }
+  globalThis.endless ??= [];
+  let moved = false;
+  for (const animation of roots.flatMap(root => root.getAnimations())) {
+    if (!(animation.timeline instanceof DocumentTimeline) || animation.playbackRate === 0) continue;
+    moved = true;
+    try {
+      if (Number.isFinite(animation.effect.getComputedTiming().endTime)) animation.finish();
+      else { animation.cancel(); endless.push(animation); }
+    } catch {}
+  }
+  const focused = roots.map(root => root.activeElement).some(node => node !== null && node !== document.body);
+  if (focused && globalThis.noCaret === undefined) {
+    globalThis.noCaret = new CSSStyleSheet();
+    noCaret.replaceSync('*, *::before, *::after { caret-color: transparent !important; }');
+    document.adoptedStyleSheets.push(noCaret);
+  }
+  return {moved, changed: endless.length > 0 || globalThis.noCaret !== undefined};
+}"""
+_THAW = """() => {
+  for (const animation of endless.splice(0)) animation.play();
+  const at = document.adoptedStyleSheets.indexOf(globalThis.noCaret);
+  if (at >= 0) document.adoptedStyleSheets.splice(at, 1);
+  globalThis.noCaret = undefined;
+}"""
+_SCROLL_HOME = """() => {
+  const away = window.scrollX !== 0 || window.scrollY !== 0;
+  if (away) window.scrollTo({top: 0, left: 0, behavior: 'instant'});
+  return away;
+}"""
+
+
+async def screenshot(page: Page, options: CaptureOptions, max_pixels: int) -> Picture:
+    """A picture of the page as it is now. Raises TooLarge, SelectorNotFound, InvalidSelector."""
+    frozen = await page.call(_FREEZE) if options.disable_animations else {"moved": False, "changed": False}
+    if frozen["moved"]:
+        # What ended may have begun something else.
+        await settle.frames_painted(page)
+        frozen = await page.call(_FREEZE)
+    area, beyond_viewport = await _area(page, options)
+    encoding = options if options.resize is None else attrs.evolve(options, format="png", quality=None)
+    picture = await take_picture(
+        page.session,
+        encoding,
+        area=area,
+        beyond_viewport=beyond_viewport,
+        scale=page.viewport.device_scale_factor,
+        max_pixels=max_pixels,
+    )
+    if frozen["changed"]:
+        await page.call(_THAW)
+    return picture if options.resize is None else await resized(page, picture, options, max_pixels)
+
+
+async def _area(page: Page, options: CaptureOptions) -> tuple[Clip, bool]:
+    """The rectangle to show, in page coordinates, and whether it may reach out of the viewport."""
+    if options.clip is not None:
+        return round_box(options.clip), True
+    if options.selector is not None:
+        box = await page.call(ELEMENT_BOX, options.selector)
+        if "error" in box:
+            raise InvalidSelector(f"selector {options.selector!r}: {box['error']}")
+        if "missing" in box:
+            raise SelectorNotFound(f"the element of selector {options.selector!r} is {box['missing']}")
+        return element_area(box, options.selector, options.padding, await _content_size(page)), True
+    if options.full_page:
+        # What is fixed to the viewport is drawn where the page is scrolled to: once, and at the top.
+        if await page.call(_SCROLL_HOME):
+            await settle.frames_painted(page)
+        width, height = await _content_size(page)
+        return Clip(0, 0, width, height if options.max_height is None else min(height, options.max_height)), True
+    return Clip(0, 0, page.viewport.width, page.viewport.height), False
+
+
+async def _content_size(page: Page) -> tuple[float, float]:
+    size = (await page.session.send("Page.getLayoutMetrics"))["cssContentSize"]
+    return size["width"], size["height"]
+
+
+# -> the base64 of a picture scaled to `size` of which `crop` is kept. By the browser's own scaler and encoder.
+_RESIZE = """async (data, width, height, cropWidth, cropHeight, type, quality) => {
+  const bytes = Uint8Array.from(atob(data), letter => letter.charCodeAt(0));
+  const bitmap = await createImageBitmap(new Blob([bytes], {type: 'image/png'}), {
+    resizeWidth: width, resizeHeight: height, resizeQuality: 'high'});
+  const canvas = new OffscreenCanvas(cropWidth, cropHeight);
+  canvas.getContext('2d').drawImage(bitmap, Math.floor((cropWidth - width) / 2), 0);
+  const blob = await canvas.convertToBlob({type, quality});
+  const made = new Uint8Array(await blob.arrayBuffer());
+  let text = '';
+  for (let at = 0; at < made.length; at += 32768) text += String.fromCharCode(...made.subarray(at, at + 32768));
+  return btoa(text);
+}"""
+
+
+def resized_extent(width: int, height: int, resize: Resize) -> tuple[int, int, int, int]:
+    """Width and height that a picture is scaled to, and those of what is kept of it."""
+    across = (resize.width or math.inf) / width
+    down = (resize.height or math.inf) / height
+    if resize.fit == "fill":
+        assert resize.width is not None
+        assert resize.height is not None
+        return resize.width, resize.height, resize.width, resize.height
+    scale = min(across, down) if resize.fit == "inside" else max(across, down)
+    scaled = max(1, _round(width * scale)), max(1, _round(height * scale))
+    if resize.fit == "inside":
+        return *scaled, *scaled
+    assert resize.width is not None
+    assert resize.height is not None
+    return *scaled, resize.width, resize.height
+
+
+async def resized(page: Page, picture: Picture, options: CaptureOptions, max_pixels: int) -> Picture:
+    """The picture in the size that `options.resize` asks for, encoded as they ask."""
+    assert options.resize is not None
+    extent = resized_extent(picture.width, picture.height, options.resize)
+    check_extent(extent[0], extent[1], 1, options.format, max_pixels)
+    content_type = f"image/{options.format}"
+    data = await decode_base64(
+        await page.call(
+            _RESIZE,
+            await encode_base64(picture.data),
+            *extent,
+            content_type,
+            (options.quality or DEFAULT_QUALITY) / 100,
+        )
+    )
+    return Picture(data, content_type, *extent[2:])
+
+
 async def take_picture(
     session: Connection, options: CaptureOptions, *, area: Clip, beyond_viewport: bool, scale: float, max_pixels: int
 ) -> Picture:
@@ -94,10 +236,28 @@ async def decode_base64(text: str) -> bytes:
     )
 
 
-def element_area(box: dict[str, float], selector: str) -> Clip:
-    """The area of an element's box, whole pixels; raises SelectorNotFound when nothing of it lies on the page."""
+async def encode_base64(data: bytes) -> str:
+    """The base64 text of bytes; that of many is made in a thread."""
+    if len(data) <= DECODE_SLICE:
+        return b64encode(data).decode()
+    return await trio.to_thread.run_sync(lambda: b64encode(data).decode(), abandon_on_cancel=True)
+
+
+def element_area(
+    box: dict[str, float], selector: str, padding: int = 0, page_size: tuple[float, float] = (math.inf, math.inf)
+) -> Clip:
+    """The area of an element's box, whole pixels, and the padding around it as far as the page reaches.
+
+    Raises SelectorNotFound when nothing of the element lies on the page.
+    """
     left, top = max(0.0, box["x"]), max(0.0, box["y"])
     right, bottom = box["x"] + box["width"], box["y"] + box["height"]
     if right <= left or bottom <= top:
         raise SelectorNotFound(f"the element of selector {selector!r} lies outside of the page")
-    return round_box(Clip(left, top, right - left, bottom - top))
+    area = round_box(Clip(left, top, right - left, bottom - top))
+    if not padding:
+        return area
+    left, top = max(0, area.x - padding), max(0, area.y - padding)
+    right = max(area.x + area.width, min(area.x + area.width + padding, page_size[0]))
+    bottom = max(area.y + area.height, min(area.y + area.height + padding, page_size[1]))
+    return Clip(left, top, right - left, bottom - top)

@@ -1,21 +1,21 @@
 """One page: a tab in its own browser context, driven over its own websocket.
 
-The order is prepare, navigate (or set_content), waits, then any number of captures. A page follows what happens to its
-main frame by itself, answers dialogs, and adds the request's headers to requests of its own origin.
+The order is prepare, navigate (or set_content), waits and actions, then any number of captures. A page follows what
+happens to its main frame by itself, answers dialogs, and sees to the requests that are held up on their way.
 """
 
 from __future__ import annotations
 
 import contextlib
 import math
-from base64 import b64encode
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
 import attrs
 import trio
 
-from . import capture, network
+from . import capture, injection, interception, network, settle, traffic
+from .blocking import Rules
 from .connection import Connection, Subscription
 from .egress import FailureKind, Ledger
 from .errors import (
@@ -29,8 +29,8 @@ from .errors import (
     SelectorNotFound,
     TooLarge,
 )
-from .options import CaptureOptions, Clip, PageOptions, Viewport, WaitFor, WaitUntil
-from .selectors import ELEMENT_BOX, ELEMENT_STATE, reached
+from .options import CaptureOptions, PageOptions, Viewport, WaitFor, WaitUntil
+from .selectors import ELEMENT_STATE, reached
 from .tasks import open_tasks
 
 T = TypeVar("T")
@@ -39,13 +39,12 @@ T = TypeVar("T")
 MAX_HTML_BYTES = 64 * 2**20
 # Text of the page's own that is reported about it; a page may make its title or URL as long as it likes.
 MAX_REPORTED_CHARS = 2**13
-# What `auto` gives each of its waits before it goes on with a warning.
-FONTS_BUDGET_S = 3.0
-IMAGES_BUDGET_S = 3.0
 # A page that says it will move on within this time is waited for.
 REFRESH_DUE_S = 5.0
 # How often an element is looked for: at first at once, later as often as a person would notice.
 POLL_S = (0.01, 0.02, 0.05, 0.1)
+# Dialogs and new windows can come without end.
+MAX_DIALOGS_TOLD = 20
 # Even a wait of 0 ms looks once.
 FIRST_LOOK_S = 0.1
 
@@ -53,7 +52,7 @@ _LIFECYCLE: dict[WaitUntil, str] = {
     "auto": "load",
     "load": "load",
     "domcontentloaded": "DOMContentLoaded",
-    "networkidle": "networkIdle",
+    "networkidle": "load",
     "commit": "init",
 }
 _EVENTS = (
@@ -64,10 +63,9 @@ _EVENTS = (
     "Page.frameStartedLoading",
     "Page.frameStoppedLoading",
     "Page.javascriptDialogOpening",
-    "Network.requestWillBeSent",
-    "Network.responseReceived",
-    "Network.loadingFailed",
-    "Fetch.requestPaused",
+    "Page.windowOpen",
+    *traffic.EVENTS,
+    *interception.EVENTS,
 )
 _MOVES = (
     "Page.frameScheduledNavigation",
@@ -79,14 +77,10 @@ _NOT_ACTIVE = "Not attached to an active page"
 # What the browser answers when the document a command meant is not there any more (Chromium 156).
 _CONTEXT_GONE = ("Cannot find context", "Execution context was destroyed", "Inspected target navigated or closed")
 
+_SELF = "function () { return this; }"
+# What JSON cannot tell and JavaScript takes for false.
+_FALSY = ("0n", "-0", "NaN")
 _PAGE_INFO = "limit => ({url: document.URL.slice(0, limit), title: document.title.slice(0, limit)})"
-_FONTS_READY = "() => document.fonts.ready.then(() => true)"
-# Images whose box meets the viewport; one that fails to load counts as done.
-_IMAGES_READY = """() => Promise.allSettled([...document.images].filter(image => {
-  const box = image.getBoundingClientRect();
-  return box.width > 0 && box.height > 0 && box.bottom > 0 && box.right > 0
-    && box.top < innerHeight && box.left < innerWidth;
-}).map(image => image.decode())).then(() => true)"""
 
 
 def max_message_bytes(max_pixels: int) -> int:
@@ -153,7 +147,9 @@ class Page:
         # A page target's main frame has the target's id.
         self._frame_id = target_id
         self._user_agent = user_agent
-        self._viewport = viewport
+        self.viewport = viewport
+        self.javascript = True
+        self.traffic = traffic.Traffic()
         self._document = Document()
         self._url = "about:blank"
         # Of the empty page it was opened with; `set_content` without a base writes into that one.
@@ -163,12 +159,11 @@ class Page:
         self._events: Subscription | None = None
         self._changed = trio.Event()
         self._world: tuple[str, int] | None = None
-        self._origin: str | None = None
-        self._headers: dict[str, str] = {}
-        # The base64 body that stands in for the server's answer, once.
-        self._content: str | None = None
-        # A document is there; it is kept when the page moves on to an address that fails.
-        self._loaded = False
+        self._interception = interception.Interception(session, target_id, ledger, self.warn)
+        self._injected = injection.Injected()
+        # The document that got what is injected.
+        self._dressed = ""
+        self._referer: str | None = None
         # The main frame is loading; it is about to move on at this time.
         self._loading = False
         self._moves_at = math.inf
@@ -181,10 +176,11 @@ class Page:
             task_status.started()
             try:
                 async for event in self._events:
-                    # A page may load thousands of resources; only its documents matter here.
-                    if event.method.startswith("Network.re") and '"type":"Document"' not in event.text:
-                        continue
-                    await self._apply(event.method, event.params())
+                    if event.method in traffic.EVENTS:
+                        self.traffic.note(event.method, event.text, trio.current_time())
+                    # A page may load thousands of resources; only its documents are read whole.
+                    if event.method not in traffic.EVENTS or '"type":"Document"' in event.text:
+                        await self._apply(event.method, event.params())
                     self._changed.set()
             except CDPError:
                 # Whoever waits meets the same fault in `_until`.
@@ -201,6 +197,7 @@ class Page:
         elif method == "Page.frameNavigated":
             if params["frame"]["id"] == self._frame_id:
                 self._url = params["frame"]["url"]
+                self.traffic.forget_others(params["frame"]["loaderId"])
                 if params["frame"]["loaderId"] != document.loader_id:
                     document = self._document = Document(params["frame"]["loaderId"])
                 document.unreachable_url = params["frame"].get("unreachableUrl")
@@ -210,11 +207,14 @@ class Page:
         elif method == "Page.javascriptDialogOpening":
             # `beforeunload` must not keep the page; a confirm or prompt is dismissed as by an absent user.
             accept = params["type"] in ("alert", "beforeunload")
-            if len(self.warnings) < 20:
-                self.warnings.append(f"{params['type']} dialog answered: {_printable(params['message'][:200])}")
+            if len(self.warnings) < MAX_DIALOGS_TOLD:
+                self.warn(f"{params['type']} dialog answered: {params['message'][:200]}")
             await self.session.post("Page.handleJavaScriptDialog", accept=accept)
-        elif method == "Fetch.requestPaused":
-            await self._resume(params)
+        elif method == "Page.windowOpen":
+            if len(self.warnings) < MAX_DIALOGS_TOLD:
+                self.warn(f"a new window was not opened: {params['url']}")
+        elif method in interception.EVENTS:
+            await self._interception.handle(method, params)
         elif params.get("frameId", self._frame_id) == self._frame_id:
             self._record_exchange(method, params)
 
@@ -252,36 +252,9 @@ class Page:
         if length.isdigit() and len(length) < 20:
             exchange.size_bytes = int(length)
 
-    async def _resume(self, params: dict[str, Any]) -> None:
-        """Let a request of the own origin go on with the client's headers, or answer it with the client's document."""
-        request = params["request"]
-        if "responseErrorReason" in params or "responseStatusCode" in params:
-            await self._resume_response(params)
-            return
-        if self._content is not None and params["frameId"] == self._frame_id:
-            body, self._content = self._content, None
-            await self.session.post(
-                "Fetch.fulfillRequest",
-                requestId=params["requestId"],
-                responseCode=200,
-                responseHeaders=[{"name": "Content-Type", "value": "text/html; charset=utf-8"}],
-                body=body,
-            )
-            return
-        own = self._headers and network.origin_of(request["url"]) == self._origin
-        headers = network.merged_headers(request["headers"], self._headers) if own else None
-        await self.session.post("Fetch.continueRequest", requestId=params["requestId"], headers=headers)
-
-    async def _resume_response(self, params: dict[str, Any]) -> None:
-        """Let an answer pass; a document that failed to come is aborted, which keeps the one shown."""
-        url, request_id = params["request"]["url"], params["requestId"]
-        if params["frameId"] != self._frame_id or "responseErrorReason" not in params:
-            await self.session.post("Fetch.continueRequest", requestId=request_id)
-            return
-        cause = self.ledger.failure_at(*network.endpoint_of(url))
-        reason = cause.text if cause is not None else params["responseErrorReason"]
-        self.warnings.append(f"the page moved on to {_printable(url[:MAX_REPORTED_CHARS])}, which failed: {reason}")
-        await self.session.post("Fetch.failRequest", requestId=request_id, errorReason="Aborted")
+    def warn(self, sentence: str) -> None:
+        """Tell the client something; the page's own words in it are cut."""
+        self.warnings.append(_printable(sentence[:MAX_REPORTED_CHARS]))
 
     async def _until(self, reached_it: Callable[[], bool]) -> None:
         while not reached_it():
@@ -294,13 +267,33 @@ class Page:
         events = self._events
         await self._until(lambda: events is None or len(events) == 0)
 
+    async def until_event(self) -> None:
+        """Wait until something happens to the page."""
+        self.session.check()
+        self._changed = trio.Event()
+        await self._changed.wait()
+        self.session.check()
+
+    @property
+    def moving(self) -> bool:
+        """Whether it is on its way to another document, or says that it will be soon."""
+        return self._loading or self._moves_at <= trio.current_time() + REFRESH_DUE_S
+
+    async def while_here(self, use: Callable[[], Awaitable[None]]) -> bool:
+        """Run something; cancelled, and False, when the document is replaced meanwhile."""
+        with trio.CancelScope() as scope:
+            async with open_tasks() as tasks:
+                tasks.start_soon(self._cancel_when_replaced, scope)
+                await use()
+        return not scope.cancelled_caught
+
     async def arrive(self) -> None:
         """When the page is on its way to another document, wait until that one is loaded.
 
         A page says so itself: by a script (`location = ...`), a form, or a `<meta http-equiv=refresh>` that is due
         within `REFRESH_DUE_S`.
         """
-        await self._until(lambda: not self._loading and self._moves_at > trio.current_time() + REFRESH_DUE_S)
+        await self._until(lambda: not self.moving)
 
     # Preparing
 
@@ -311,7 +304,7 @@ class Page:
             ("Page.setLifecycleEventsEnabled", {"enabled": True}),
             # The bodies of answers are not kept: only what the server said about the document is read.
             ("Network.enable", {"maxTotalBufferSize": 0, "maxResourceBufferSize": 0}),
-            *self._emulation(self._viewport, self._user_agent),
+            *self._emulation(self.viewport, self._user_agent),
         )
         # The empty page's own load is over, so that the next one seen is the client's.
         await self._until(lambda: "load" in self._document.lifecycle)
@@ -335,36 +328,29 @@ class Page:
         """Make the page what the options ask for; `html`, `url` and the waits are left to the other methods."""
         page_url = options.url or options.base_url
         commands = []
-        if options.viewport != self._viewport or options.user_agent:
-            self._viewport = options.viewport
+        if options.viewport != self.viewport or options.user_agent:
+            self.viewport = options.viewport
             commands += self._emulation(options.viewport, options.user_agent or self._user_agent)
         if not options.javascript:
+            self.javascript = False
             commands.append(("Emulation.setScriptExecutionDisabled", {"value": True}))
         if options.cookies:
             cookies = [network.cookie_params(cookie, page_url) for cookie in options.cookies]
             commands.append(("Network.setCookies", {"cookies": cookies}))
-        if options.headers and page_url:
-            # Fetch with the own origin as its pattern: setExtraHTTPHeaders would send them to every origin.
-            self._headers = dict(options.headers)
-            self._origin = network.origin_of(page_url)
-            commands.append(("Fetch.enable", {"patterns": self._patterns()}))
+        if options.bypass_csp:
+            commands.append(("Page.setBypassCSP", {"enabled": True}))
+        if options.ignore_tls_errors:
+            commands.append(("Security.setIgnoreCertificateErrors", {"ignore": True}))
+        self._injected = injection.Injected.of(options)
+        self._referer = options.referer
+        self._interception.block(Rules(options.block_resources, options.block_urls))
+        if page_url:
+            self._interception.add_to_origin(network.origin_of(page_url), dict(options.headers), options.auth)
+        commands.append(self._interception.command())
         try:
             await self.session.send_all(*commands)
         except CommandError as error:
             raise InvalidOption(f"the browser refuses the request: {error}") from error
-
-    def _patterns(self) -> list[dict[str, str]]:
-        """What requests are held up for, as it is now."""
-        document = {"urlPattern": "*", "resourceType": "Document"}
-        patterns = []
-        if self._content is not None:
-            # By type, not by URL: the browser writes paths its own way. The first document is the main frame's.
-            patterns.append(document | {"requestStage": "Request"})
-        if self._headers:
-            patterns.append({"urlPattern": network.url_pattern(f"{self._origin}/"), "requestStage": "Request"})
-        if self._loaded:
-            patterns.append(document | {"requestStage": "Response"})
-        return patterns
 
     # Opening
 
@@ -374,13 +360,16 @@ class Page:
         Redirects by the page itself before that point are followed. Raises NavigationError, NotAPage.
         """
         before = self._document.loader_id
-        reply = await self.session.send("Page.navigate", url=url)
+        # Once: where a page goes from here is not the client's referer's doing.
+        referer, self._referer = self._referer, None
+        reply = await self.session.send(
+            "Page.navigate", url=url, referrer=referer, referrerPolicy="unsafeUrl" if referer else None
+        )
         loader_id = reply.get("loaderId", "")
         if reply.get("errorText") or reply.get("isDownload"):
             await self._caught_up()
             raise self._failure(loader_id, reply.get("errorText", ""), is_download=reply.get("isDownload", False))
-        event = _LIFECYCLE[wait_until]
-        await self._until(lambda: self._document.loader_id != before and event in self._document.lifecycle)
+        await self._reach(wait_until, before)
         await self._caught_up()
         loader_id = self._document.loader_id
         exchange = self._exchanges.get(loader_id)
@@ -395,20 +384,27 @@ class Page:
     async def set_content(self, html: str, base_url: str | None, *, wait_until: WaitUntil = "load") -> None:
         """Show a document of the client's own, as `about:blank` or as if it came from `base_url`."""
         if base_url is not None:
-            self._content = b64encode(html.encode(errors="replace")).decode()
-            await self.session.send("Fetch.enable", patterns=self._patterns())
+            self._interception.answer_with(html)
+            await self.session.send_all(self._interception.command())
             await self.navigate(base_url, wait_until=wait_until)
             return
         # The same loader writes the document anew; its life begins again with `init`.
         self._document.lifecycle.clear()
         self._written = True
         await self.session.send("Page.setDocumentContent", frameId=self._frame_id, html=html)
-        await self._until(lambda: _LIFECYCLE[wait_until] in self._document.lifecycle)
+        await self._reach(wait_until, "")
         await self._keep_document()
 
+    async def _reach(self, wait_until: WaitUntil, before: str) -> None:
+        """Wait until a document other than the one before got so far."""
+        event = _LIFECYCLE[wait_until]
+        await self._until(lambda: self._document.loader_id != before and event in self._document.lifecycle)
+        if wait_until == "networkidle":
+            await settle.network_idle(self)
+
     async def _keep_document(self) -> None:
-        self._loaded = True
-        await self.session.send("Fetch.enable", patterns=self._patterns())
+        self._interception.keep_document()
+        await self.session.send_all(self._interception.command())
 
     def _failure(self, loader_id: str, net_error: str, *, is_download: bool) -> CDPError:
         """Why a navigation gave no document."""
@@ -444,16 +440,40 @@ class Page:
 
     # Waiting
 
-    async def settle(self) -> None:
-        """After load: fonts ready and images in view decoded, each given up with a warning after its budget."""
-        for script, budget_s, what in (
-            (_FONTS_READY, FONTS_BUDGET_S, "fonts"),
-            (_IMAGES_READY, IMAGES_BUDGET_S, "images in view"),
-        ):
-            with trio.move_on_after(budget_s) as scope:
-                await self.call(script)
-            if scope.cancelled_caught:
-                self.warnings.append(f"{what} not ready after {budget_s:g} s")
+    async def settle(self, tell: Callable[[str], None] = settle.quietly, *, whole_page: bool = False) -> None:
+        """After load: see `settle.settle`."""
+        await settle.settle(self, tell, whole_page=whole_page)
+
+    async def dress(self) -> None:
+        """Inject style sheets and hide or remove elements, as the options ask, into a document that did not get them.
+
+        Raises InvalidSelector.
+        """
+        if self._injected.into_document and self._dressed != self._document.loader_id:
+            loader_id = self._document.loader_id
+            await injection.dress(self, self._injected)
+            self._dressed = loader_id
+
+    async def run_scripts(self) -> None:
+        """Run the scripts of `js`, one after the other, and follow the page where they lead. Raises ScriptError."""
+        for script in self._injected.js:
+            await self.evaluate(script)
+            await self.arrive()
+
+    async def wait_for_expression(self, expression: str) -> None:
+        """Wait until a script's value is truthy; what it throws counts as not yet.
+
+        Raises ScriptError for one that does not parse.
+        """
+        for attempt in range(2**31):
+            try:
+                result = await self._run(expression)
+                if "objectId" in result or result.get("value") or result.get("unserializableValue", "0n") not in _FALSY:
+                    return
+            except ScriptError as error:
+                if str(error).startswith("SyntaxError"):
+                    raise
+            await trio.sleep(POLL_S[min(attempt // 5, len(POLL_S) - 1)])
 
     async def wait_for(self, wait: WaitFor) -> None:
         """Wait until an element is in a state.
@@ -516,42 +536,17 @@ class Page:
                 async with open_tasks() as tasks:
                     tasks.start_soon(self._cancel_when_replaced, replaced)
                     try:
-                        return await self._capture(options, max_pixels)
+                        return await capture.screenshot(self, options, max_pixels)
                     except CommandError as error:
                         if not error.message.startswith(_NOT_ACTIVE):
                             raise
 
     async def _cancel_when_replaced(self, scope: trio.CancelScope) -> None:
         loader_id = self._document.loader_id
-        # The session's end is met by the capture itself.
+        # The session's end is met by whatever runs in the scope.
         with contextlib.suppress(CDPError):
             await self._until(lambda: self._document.loader_id != loader_id)
             scope.cancel()
-
-    async def _capture(self, options: CaptureOptions, max_pixels: int) -> capture.Picture:
-        viewport = self._viewport
-        if options.clip is not None:
-            area, beyond_viewport = options.clip, True
-        elif options.selector is not None:
-            box = await self.call(ELEMENT_BOX, options.selector)
-            if "error" in box:
-                raise InvalidSelector(f"selector {options.selector!r}: {box['error']}")
-            if "missing" in box:
-                raise SelectorNotFound(f"the element of selector {options.selector!r} is {box['missing']}")
-            area, beyond_viewport = capture.element_area(box, options.selector), True
-        elif options.full_page:
-            size = (await self.session.send("Page.getLayoutMetrics"))["cssContentSize"]
-            area, beyond_viewport = Clip(0, 0, size["width"], size["height"]), True
-        else:
-            area, beyond_viewport = Clip(0, 0, viewport.width, viewport.height), False
-        return await capture.take_picture(
-            self.session,
-            options,
-            area=area,
-            beyond_viewport=beyond_viewport,
-            scale=viewport.device_scale_factor,
-            max_pixels=max_pixels,
-        )
 
     # The page's own world
 
@@ -560,25 +555,39 @@ class Page:
 
         `await` may stand anywhere. None when it made the page move on. Raises ScriptError.
         """
-        try:
-            reply = await self.session.send(
-                "Runtime.evaluate",
-                expression=script,
-                awaitPromise=True,
-                returnByValue=True,
-                userGesture=True,
-                # Lets `await` stand at the top.
-                replMode=True,
+        result = await self._run(script)
+        if "objectId" not in result:
+            return result.get("value", result.get("unserializableValue"))
+        return (
+            await self._result_of(
+                "Runtime.callFunctionOn", objectId=result["objectId"], functionDeclaration=_SELF, returnByValue=True
             )
+        ).get("value")
+
+    async def _run(self, script: str) -> dict[str, Any]:
+        """What a script of the client's gives, as the protocol describes it."""
+        # `replMode` lets `await` stand at the top; a promise as the last value is awaited by the second command.
+        result = await self._result_of(
+            "Runtime.evaluate", expression=script, replMode=True, awaitPromise=True, userGesture=True
+        )
+        if result.get("subtype") == "promise":
+            result = await self._result_of("Runtime.awaitPromise", promiseObjectId=result["objectId"])
+        return result
+
+    async def _result_of(self, method: str, **params: Any) -> dict[str, Any]:
+        try:
+            reply = await self.session.send(method, **params)
         except CommandError as error:
             if error.message.startswith(_CONTEXT_GONE):
-                return None
+                return {}
             raise ScriptError(f"the value cannot be told: {error.message}") from error
         if "exceptionDetails" in reply:
             details = reply["exceptionDetails"]
-            thrown = details.get("exception", {}).get("description") or details.get("exception", {}).get("value")
-            raise ScriptError(_printable(str(thrown or details["text"])[:MAX_REPORTED_CHARS]))
-        return reply["result"].get("value")
+            thrown = details.get("exception", {})
+            said = thrown.get("description") or thrown.get("value") or details["text"]
+            raise ScriptError(_printable(str(said)[:MAX_REPORTED_CHARS]))
+        result: dict[str, Any] = reply["result"]
+        return result
 
     # The isolated world
 

@@ -9,7 +9,7 @@ from typing import Literal
 
 # `text=`: the innermost element whose text contains the words, upper and lower case and white space aside; in quotes:
 # whose whole text they are, to the letter. A syntax error is returned, not thrown: it is the client's.
-_FIND = r"""
+FIND = r"""
 const find = selector => {
   if (selector.startsWith('xpath=')) {
     const type = XPathResult.FIRST_ORDERED_NODE_TYPE;
@@ -53,7 +53,7 @@ const visible = node => {
 # -> {state: "detached" | "hidden" | "visible"} or {error}
 ELEMENT_STATE = (
     "selector => {"
-    + _FIND
+    + FIND
     + """
   try {
     const node = find(selector);
@@ -62,19 +62,19 @@ ELEMENT_STATE = (
 }"""
 )
 
-# Scrolls the element into view (lazy content starts to load) and gives its box in page coordinates.
+# Scrolls the element into view where it is not (lazy content starts to load) and gives its box in page coordinates.
 # -> {x, y, width, height} or {missing: "not in the document" | "not visible"} or {error}
 ELEMENT_BOX = (
     "selector => {"
-    + _FIND
+    + FIND
     + """
   try {
     const node = find(selector);
     if (node === null) return {missing: 'not in the document'};
     if (!visible(node)) return {missing: 'not visible'};
-    Element.prototype.scrollIntoView.call(node, {block: 'center', inline: 'center', behavior: 'instant'});
-    const box = boxOf(node);
-    return {x: box.x + window.scrollX, y: box.y + window.scrollY, width: box.width, height: box.height};
+    Element.prototype.scrollIntoViewIfNeeded.call(node);
+    const {x, y, width, height} = boxOf(node);
+    return {x: x + visualViewport.pageLeft, y: y + visualViewport.pageTop, width, height};
   } catch (error) { return {error: error.message}; }
 }"""
 )

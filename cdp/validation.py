@@ -20,7 +20,7 @@ import cattrs.gen
 from cattrs.errors import AttributeValidationNote, ForbiddenExtraKeysError, IterableValidationNote
 
 from .network import check_header, check_header_value, cookie_faults, parse_cookies, parse_url
-from .options import Action, CaptureOptions, Cookie, Goto, Length, OneOrMore, PageOptions, Range, Viewport, WaitFor
+from .options import Action, CaptureOptions, Cookie, Length, OneOrMore, PageOptions, Range, Viewport, WaitFor
 
 T = TypeVar("T")
 
@@ -150,7 +150,8 @@ def _headers(value: object, _: Any) -> dict[str, str]:
 
 
 def _items(value: object, kind: Any) -> tuple[Any, ...]:
-    return tuple(converter.structure(strict(value, "a list", (list,)), list[get_args(kind)[0]]))
+    items: type[list[Any]] = types.GenericAlias(list, get_args(kind)[0])  # type: ignore[assignment]
+    return tuple(converter.structure(strict(value, "a list", (list,)), items))
 
 
 # Names that other services' clients use.

@@ -244,7 +244,7 @@ async def test_element_beyond_the_viewport_is_exact(page: cdp.Page, site: Site) 
 
 async def test_element_of_a_page_that_scrolled_is_exact(page: cdp.Page, site: Site) -> None:
     await page.navigate(site.url("/box"))
-    await page._call("() => scrollTo(2000, 3000)")
+    await page.call("() => scrollTo(2000, 3000)")
     assert colours(pixels(await page.screenshot(png(selector="#box")))) == {BOX_COLOUR}
 
 

@@ -12,6 +12,7 @@ import trio
 
 import cdp
 from cdp import page as module
+from cdp import settle
 from cdp.errors import InvalidOption, NavigationError, NotAPage, SessionClosed, TargetCrashed, TooLarge
 from cdp.options import Cookie, PageOptions, Viewport, WaitFor, WaitUntil
 
@@ -149,7 +150,7 @@ async def test_navigate_waits_no_longer_than_asked_for(page: cdp.Page, site: Sit
 async def test_navigate_waits_for_the_load(page: cdp.Page, site: Site, wait_until: WaitUntil) -> None:
     with trio.fail_after(QUICK_S):
         await page.navigate(site.url("/images?delay_ms=200"), wait_until=wait_until)
-    assert await page._call(DRAWN, "#image") == SLOW_IMAGE_SIZE[0]
+    assert await page.call(DRAWN, "#image") == SLOW_IMAGE_SIZE[0]
 
 
 async def test_navigate_until_domcontentloaded_has_the_whole_text(page: cdp.Page, site: Site) -> None:
@@ -352,7 +353,7 @@ async def test_page_that_objects_to_being_left_after_a_click_is_left(page: cdp.P
 async def test_move_after_the_load_that_fails_keeps_the_document(page: cdp.Page, site: Site, target: str) -> None:
     site.add("/moves", f"<title>kept</title><p>kept</p><script>function move() {{ location = '{target}' }}</script>")
     await page.navigate(site.url("/moves"))
-    await page._call("() => { document.body.append(document.createElement('i')) }")
+    await page.call("() => { document.body.append(document.createElement('i')) }")
     await page.session.send("Runtime.evaluate", expression="move()")
     with trio.fail_after(QUICK_S):
         if target == "/204":
@@ -390,7 +391,7 @@ async def test_move_after_the_load_that_succeeds_is_followed(page: cdp.Page, sit
 
 async def test_frame_that_fails_is_no_warning(page: cdp.Page, site: Site) -> None:
     await page.navigate(site.url("/ok"))
-    await page._call(
+    await page.call(
         "() => new Promise(done => { const frame = document.createElement('iframe'); frame.onload = done;"
         "frame.src = 'http://nobody.invalid/'; document.body.append(frame) })"
     )
@@ -400,7 +401,7 @@ async def test_frame_that_fails_is_no_warning(page: cdp.Page, site: Site) -> Non
 async def test_frame_that_loads_first_does_not_end_the_wait(page: cdp.Page, site: Site) -> None:
     site.add("/frames", '<iframe src="/ok"></iframe><img id="image" src="/image.png?delay_ms=300">', status=404)
     await page.navigate(site.url("/frames"))
-    assert (await page._call(DRAWN, "#image"), page.status_code) == (SLOW_IMAGE_SIZE[0], 404)
+    assert (await page.call(DRAWN, "#image"), page.status_code) == (SLOW_IMAGE_SIZE[0], 404)
 
 
 async def test_redirects_are_told_in_order(page: cdp.Page, site: Site) -> None:
@@ -749,7 +750,7 @@ async def test_set_content_without_a_base_ends_its_waits(page: cdp.Page, wait_un
 
 async def test_set_content_without_a_base_waits_for_its_images(page: cdp.Page, site: Site) -> None:
     await page.set_content(f'<img id="image" src="{site.url("/image.png?delay_ms=200")}">', None)
-    assert await page._call(DRAWN, "#image") == SLOW_IMAGE_SIZE[0]
+    assert await page.call(DRAWN, "#image") == SLOW_IMAGE_SIZE[0]
 
 
 async def test_set_content_without_a_base_runs_scripts(page: cdp.Page) -> None:
@@ -770,7 +771,7 @@ async def test_set_content_with_a_base_has_its_url(page: cdp.Page, site: Site) -
 
 async def test_set_content_with_a_base_resolves_links(page: cdp.Page, site: Site) -> None:
     await page.set_content(DOCUMENT, site.url("/folder/page"))
-    link = await page._call("() => document.getElementById('link').href")
+    link = await page.call("() => document.getElementById('link').href")
     assert link == site.url("/folder/next?a#b")
 
 
@@ -862,24 +863,24 @@ async def test_set_content_takes_a_large_document(page: cdp.Page) -> None:
 async def test_settle_waits_for_fonts(page: cdp.Page, site: Site) -> None:
     await page.navigate(site.url("/fonts?ms=300"))
     await page.settle()
-    assert await page._call(SIZE, "#narrow") == pytest.approx(FONT_BARS[0][2:], abs=0.1)
+    assert await page.call(SIZE, "#narrow") == pytest.approx(FONT_BARS[0][2:], abs=0.1)
 
 
 async def test_settle_waits_for_an_image_that_came_into_view(page: cdp.Page, site: Site) -> None:
     await page.navigate(site.url("/images?insert_ms=0&delay_ms=300"))
     await page.wait_for(WaitFor("#image", "attached"))
     # A picture without a size has no box yet: this one has.
-    await page._call("() => { const image = document.images[0]; image.width = 200; image.height = 100 }")
+    await page.call("() => { const image = document.images[0]; image.width = 200; image.height = 100 }")
     await page.settle()
-    assert await page._call(DRAWN, "#image") == SLOW_IMAGE_SIZE[0]
+    assert await page.call(DRAWN, "#image") == SLOW_IMAGE_SIZE[0]
 
 
 async def test_settle_gives_images_up_with_a_warning(
     page: cdp.Page, site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "IMAGES_BUDGET_S", 0.2)
+    monkeypatch.setattr(settle, "IMAGES_BUDGET_S", 0.2)
     await page.navigate(site.url("/ok"))
-    await page._call("() => { document.body.innerHTML = '<img src=/never width=50 height=50>' }")
+    await page.call("() => { document.body.innerHTML = '<img src=/never width=50 height=50>' }")
     with trio.fail_after(QUICK_S):
         await page.settle()
     assert page.warnings == ["images in view not ready after 0.2 s"]
@@ -888,7 +889,7 @@ async def test_settle_gives_images_up_with_a_warning(
 async def test_settle_gives_fonts_up_with_a_warning(
     page: cdp.Page, site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "FONTS_BUDGET_S", 0.2)
+    monkeypatch.setattr(settle, "FONTS_BUDGET_S", 0.2)
     await page.navigate(site.url("/fonts?ms=60000"), wait_until="domcontentloaded")
     with trio.fail_after(QUICK_S):
         await page.settle()

@@ -22,10 +22,10 @@ import cdp
 
 SOURCES = sorted(Path(cdp.__file__).parent.glob("*.py"))
 NAME = re.compile(r"[A-Z][A-Za-z]+\.[a-z][A-Za-z]*")
-PROTOCOL_MODULES = ("page.py", "browser.py", "capture.py")
+PROTOCOL_MODULES = ("page.py", "browser.py", "capture.py", "interception.py")
 """Whose dictionary keys are the protocol's."""
-FOREIGN_KEYS = {"content-length", "missing"}
-"""An HTTP header, and a result of our own script."""
+FOREIGN_KEYS = {"content-length", "missing", "moved", "changed"}
+"""An HTTP header, and results of our own scripts."""
 KNOWN_COMMANDS = {
     "Page.navigate",
     "Page.captureScreenshot",

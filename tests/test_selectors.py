@@ -8,12 +8,12 @@ import trio
 import cdp
 from cdp.errors import InvalidSelector, SelectorNotFound
 from cdp.options import PageOptions, WaitFor
-from cdp.selectors import _FIND, ELEMENT_BOX, ELEMENT_STATE, reached
+from cdp.selectors import FIND, ELEMENT_BOX, ELEMENT_STATE, reached
 
 from .site import OK_TEXT, Site
 
 QUICK_S = 20
-FOUND_ID = "selector => {" + _FIND + "return find(selector)?.id ?? null}"
+FOUND_ID = "selector => {" + FIND + "return find(selector)?.id ?? null}"
 
 PAGE = """<!DOCTYPE html><title>Words in the title</title>
 <script>const a = "words in a script"</script><style>/* words in a style */</style>

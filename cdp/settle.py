@@ -1,0 +1,168 @@
+"""When a loaded page is ready for its picture: what `wait_until: auto` waits for after the load event.
+
+Each wait has a budget of its own, so that one dead image, an endless poll or a stream that never ends costs its budget
+and a warning. A page without scripts only waits for what it was loading, its fonts, its images and two frames.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING
+
+import trio
+
+if TYPE_CHECKING:
+    from .page import Page
+
+# What each wait may take before it is given up with a warning.
+REQUESTS_BUDGET_S = 3.0
+QUIET_BUDGET_S = 0.5
+FONTS_BUDGET_S = 3.0
+IMAGES_BUDGET_S = 3.0
+FRAMES_BUDGET_S = 1.0
+SCROLL_BUDGET_S = 10.0
+# A document that did not change for so long, with nothing in flight, is quiet; looked at so often.
+QUIET_S = 0.1
+QUIET_POLL_S = 0.025
+# `networkidle`, as other tools have it.
+IDLE_S = 0.5
+# One document after the other is followed so often.
+MAX_MOVES = 10
+
+# -> ms since the document changed last. The first call begins to watch.
+_CHANGED_MS_AGO = """() => {
+  if (globalThis.changedAt === undefined) {
+    globalThis.changedAt = performance.now();
+    new MutationObserver(() => { globalThis.changedAt = performance.now(); })
+      .observe(document, {subtree: true, childList: true, attributes: true, characterData: true});
+  }
+  return performance.now() - globalThis.changedAt;
+}"""
+# Scripts that may change the document after its load, its frames' among them.
+_HAS_SCRIPTS = """() => frames.length > 0 || document.body?.onload != null
+  || [...document.scripts].some(script => /^$|javascript|ecmascript|module/i.test(script.type))"""
+_FONTS_READY = "() => document.fonts.ready.then(() => true)"
+# Images whose box meets the viewport, or all; one that fails to load counts as done. Those of the whole page are told
+# to load even when the page would only do so near the viewport.
+_IMAGES_READY = """whole => {
+  if (whole) for (const node of document.querySelectorAll('[loading=lazy]')) node.setAttribute('loading', 'eager');
+  return Promise.allSettled([...document.images].filter(image => {
+    const box = image.getBoundingClientRect();
+    return whole || box.width > 0 && box.height > 0 && box.bottom > 0 && box.right > 0
+      && box.top < innerHeight && box.left < innerWidth;
+  }).map(image => image.decode())).then(() => true);
+}"""
+_TWO_FRAMES = "() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(() => done(true))))"
+# -> the height of the whole
+_SCROLL_TO = """top => {
+  window.scrollTo({top, left: 0, behavior: 'instant'});
+  return document.scrollingElement?.scrollHeight ?? 0;
+}"""
+
+
+def quietly(step: str) -> None:
+    """Tell nobody."""
+
+
+async def settle(page: Page, tell: Callable[[str], None] = quietly, *, whole_page: bool = False) -> None:
+    """Wait until a loaded page is ready, and follow it where it moves on to.
+
+    `tell` hears of each wait: `requests`, `quiet`, `fonts`, `images`, `frames`. `whole_page` waits for the images below
+    the viewport too.
+    """
+    for _ in range(MAX_MOVES):
+        await page.arrive()
+        await page.dress()
+        if await page.while_here(lambda: _settle_document(page, tell, whole_page)) and not page.moving:
+            return
+    page.warnings.append(f"the page moved on more than {MAX_MOVES} times")
+
+
+async def _settle_document(page: Page, tell: Callable[[str], None], whole_page: bool) -> None:
+    scripted = page.javascript and await page.call(_HAS_SCRIPTS)
+    if scripted:
+        await page.call(_CHANGED_MS_AGO)
+    tell("requests")
+    pending = page.traffic.in_flight(trio.current_time())
+    await _within(page, REQUESTS_BUDGET_S, lambda: _answered(page, pending), lambda: _still_loading(page, pending))
+    if scripted:
+        tell("quiet")
+        await _within(page, QUIET_BUDGET_S, lambda: _quiet(page), lambda: "the document was still changing")
+    tell("fonts")
+    await _within(page, FONTS_BUDGET_S, lambda: page.call(_FONTS_READY), lambda: "fonts were not ready")
+    await images_ready(page, tell, whole_page=whole_page)
+
+
+async def images_ready(page: Page, tell: Callable[[str], None] = quietly, *, whole_page: bool = False) -> None:
+    """Wait until the images in view, or all of the page, are decoded, and then for two frames."""
+    tell("images")
+    where = "of the page" if whole_page else "in view"
+    await _within(
+        page, IMAGES_BUDGET_S, lambda: page.call(_IMAGES_READY, whole_page), lambda: f"images {where} were not ready"
+    )
+    tell("frames")
+    await frames_painted(page)
+
+
+async def frames_painted(page: Page) -> None:
+    """Two painted frames: what was changed is on the screen."""
+    await _within(page, FRAMES_BUDGET_S, lambda: page.call(_TWO_FRAMES), lambda: "no frame was painted")
+
+
+async def _within(
+    page: Page, budget_s: float, wait: Callable[[], Awaitable[object]], given_up: Callable[[], str]
+) -> None:
+    with trio.move_on_after(budget_s) as scope:
+        await wait()
+    if scope.cancelled_caught:
+        warning = f"{given_up()} after {budget_s:g} s"
+        if warning not in page.warnings:
+            page.warnings.append(warning)
+
+
+async def _answered(page: Page, request_ids: list[str]) -> None:
+    while page.traffic.in_flight(trio.current_time(), request_ids):
+        # A silent stream ends by the clock.
+        with trio.move_on_after(QUIET_S):
+            await page.until_event()
+
+
+def _still_loading(page: Page, request_ids: list[str]) -> str:
+    left = page.traffic.in_flight(trio.current_time(), request_ids)
+    return f"{len(left)} requests were still in flight ({page.traffic.shown(left)})"
+
+
+async def _quiet(page: Page) -> None:
+    while await page.call(_CHANGED_MS_AGO) < QUIET_S * 1000 or page.traffic.in_flight(trio.current_time()):
+        await page.sleep(QUIET_POLL_S)
+
+
+async def network_idle(page: Page) -> None:
+    """Wait until nothing has been in flight for `IDLE_S`."""
+    while (quiet_s := page.traffic.quiet_s(trio.current_time())) < IDLE_S:
+        with trio.move_on_after(IDLE_S - quiet_s):
+            await page.until_event()
+
+
+async def scroll_through(page: Page, max_height: int | None = None) -> None:
+    """Scroll down the page, a viewport at a time, until its height stays, and back to the top.
+
+    What appears on the way is waited for, image by image. Given up with a warning after `SCROLL_BUDGET_S`.
+    """
+
+    async def down() -> None:
+        top = 0
+        while True:
+            height = await page.call(_SCROLL_TO, top)
+            await page.call(_TWO_FRAMES)
+            with trio.move_on_after(QUIET_BUDGET_S):
+                await _answered(page, page.traffic.in_flight(trio.current_time()))
+                await page.call(_IMAGES_READY, False)
+            grown = await page.call(_SCROLL_TO, top)
+            end = grown if max_height is None else min(grown, max_height)
+            if top + page.viewport.height >= end and grown <= height:
+                return
+            top = min(top + page.viewport.height, max(0, int(end) - page.viewport.height))
+
+    await _within(page, SCROLL_BUDGET_S, down, lambda: "the page had not been scrolled through")
+    await page.call(_SCROLL_TO, 0)
