@@ -81,7 +81,7 @@ class Browser:
                     self._condemn("it opened no browser context")
                     raise ConnectionClosed(f"the browser opened no context within {CONTEXT_TIMEOUT_S:g} s")
                 target_id = await self._create_target(context_id)
-                async with self._attach(target_id, door, viewport) as page:
+                async with self._attach(target_id, context_id, door, viewport) as page:
                     yield page
             except (SessionClosed, TargetCrashed, trio.Cancelled) as error:
                 fault = error
@@ -104,16 +104,24 @@ class Browser:
         return context_id
 
     async def _create_target(self, context_id: str) -> str:
-        _, reply = await self._connection.send_all(
+        *_, reply = await self._connection.send_all(
             ("Browser.setDownloadBehavior", {"behavior": "deny", "browserContextId": context_id}),
+            # Nothing granted is everything denied: full Chromium would ask, and wait for an answer without end.
+            ("Browser.grantPermissions", {"permissions": [], "browserContextId": context_id}),
             ("Target.createTarget", {"url": "about:blank", "browserContextId": context_id}),
         )
         target_id: str = reply["targetId"]
         return target_id
 
     @asynccontextmanager
-    async def _attach(self, target_id: str, door: Door, viewport: Viewport) -> AsyncIterator[Page]:
+    async def _attach(self, target_id: str, context_id: str, door: Door, viewport: Viewport) -> AsyncIterator[Page]:
         url = self._pages_url + target_id
+
+        async def grant(permissions: list[str]) -> None:
+            await self._connection.send(
+                "Browser.grantPermissions", permissions=permissions, browserContextId=context_id
+            )
+
         async with (
             open_connection(url, lost=SessionClosed, max_message_bytes=self._max_message_bytes) as session,
             open_tasks() as tasks,
@@ -121,7 +129,8 @@ class Browser:
             page = Page(
                 session,
                 target_id,
-                ledger=door.ledger,
+                door=door,
+                grant=grant,
                 product=self.product,
                 user_agent=self._user_agent,
                 viewport=viewport,

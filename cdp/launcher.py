@@ -40,6 +40,10 @@ SWITCHES = (
     "--remote-debugging-port=0",
     # Pictures as puppeteer and playwright make them.
     "--hide-scrollbars",
+    # A desktop has a mouse: else `(hover: hover)` and `(pointer: fine)` are false, as on a phone.
+    "--blink-settings=primaryHoverType=2,availableHoverTypes=2,primaryPointerType=4,availablePointerTypes=4",
+    # Popups are not opened; the page's session tells of them.
+    "--block-new-web-contents",
     "--force-color-profile=srgb",
     "--font-render-hinting=none",
     "--mute-audio",

@@ -14,10 +14,10 @@ from typing import Any, TypeVar
 import attrs
 import trio
 
-from . import capture, injection, interception, network, settle, traffic
+from . import capture, emulation, injection, interception, network, settle, traffic
 from .blocking import Rules
 from .connection import Connection, Subscription
-from .egress import FailureKind, Ledger
+from .egress import Door, FailureKind
 from .errors import (
     CDPError,
     CommandError,
@@ -29,7 +29,7 @@ from .errors import (
     SelectorNotFound,
     TooLarge,
 )
-from .options import CaptureOptions, PageOptions, Viewport, WaitFor, WaitUntil
+from .options import CaptureOptions, PageOptions, RenderOptions, Viewport, WaitFor, WaitUntil
 from .selectors import ELEMENT_STATE, reached
 from .tasks import open_tasks
 
@@ -74,6 +74,13 @@ _MOVES = (
     "Page.frameStoppedLoading",
 )
 _NOT_ACTIVE = "Not attached to an active page"
+# The field that is at fault when the browser refuses a command.
+_REFUSED_FIELDS = {
+    "Emulation.setTimezoneOverride": "timezone",
+    "Emulation.setLocaleOverride": "locale",
+    "Emulation.setUserAgentOverride": "user_agent",
+    "Network.setCookies": "cookies",
+}
 # What the browser answers when the document a command meant is not there any more (Chromium 156).
 _CONTEXT_GONE = ("Cannot find context", "Execution context was destroyed", "Inspected target navigated or closed")
 
@@ -137,18 +144,29 @@ class Page:
     """
 
     def __init__(
-        self, session: Connection, target_id: str, *, ledger: Ledger, product: str, user_agent: str, viewport: Viewport
+        self,
+        session: Connection,
+        target_id: str,
+        *,
+        door: Door,
+        grant: Callable[[list[str]], Awaitable[None]],
+        product: str,
+        user_agent: str,
+        viewport: Viewport,
     ) -> None:
         self.session = session
-        self.ledger = ledger
+        self.ledger = door.ledger
         # The browser's name and version.
         self.product = product
         self.warnings: list[str] = []
         # A page target's main frame has the target's id.
         self._frame_id = target_id
         self._user_agent = user_agent
-        self.viewport = viewport
-        self.javascript = True
+        self._door = door
+        # Grants permissions to the page's context, and denies all others.
+        self._grant = grant
+        # What the page meets now.
+        self._render = RenderOptions(viewport=viewport)
         self.traffic = traffic.Traffic()
         self._document = Document()
         self._url = "about:blank"
@@ -159,14 +177,24 @@ class Page:
         self._events: Subscription | None = None
         self._changed = trio.Event()
         self._world: tuple[str, int] | None = None
-        self._interception = interception.Interception(session, target_id, ledger, self.warn)
+        self._interception = interception.Interception(session, target_id, door.ledger, self.warn)
         self._injected = injection.Injected()
         # The document that got what is injected.
         self._dressed = ""
         self._referer: str | None = None
-        # The main frame is loading; it is about to move on at this time.
-        self._loading = False
+        # The main frame has set out for another document; it says that it will at this time.
+        self._navigating = False
         self._moves_at = math.inf
+
+    @property
+    def viewport(self) -> Viewport:
+        """The area the page is laid out in."""
+        return self._render.viewport
+
+    @property
+    def javascript(self) -> bool:
+        """Whether the page's scripts run."""
+        return self._render.javascript
 
     # Following the main frame
 
@@ -197,6 +225,7 @@ class Page:
         elif method == "Page.frameNavigated":
             if params["frame"]["id"] == self._frame_id:
                 self._url = params["frame"]["url"]
+                self._navigating = False
                 self.traffic.forget_others(params["frame"]["loaderId"])
                 if params["frame"]["loaderId"] != document.loader_id:
                     document = self._document = Document(params["frame"]["loaderId"])
@@ -227,7 +256,7 @@ class Page:
         elif method == "Page.frameClearedScheduledNavigation":
             self._moves_at = math.inf
         else:
-            self._loading = method == "Page.frameStartedLoading"
+            self._navigating = method == "Page.frameStartedLoading"
 
     def _record_exchange(self, method: str, params: dict[str, Any]) -> None:
         loader_id = params["requestId"]
@@ -277,7 +306,7 @@ class Page:
     @property
     def moving(self) -> bool:
         """Whether it is on its way to another document, or says that it will be soon."""
-        return self._loading or self._moves_at <= trio.current_time() + REFRESH_DUE_S
+        return self._navigating or self._moves_at <= trio.current_time() + REFRESH_DUE_S
 
     async def while_here(self, use: Callable[[], Awaitable[None]]) -> bool:
         """Run something; cancelled, and False, when the document is replaced meanwhile."""
@@ -293,7 +322,12 @@ class Page:
         A page says so itself: by a script (`location = ...`), a form, or a `<meta http-equiv=refresh>` that is due
         within `REFRESH_DUE_S`.
         """
-        await self._until(lambda: not self.moving)
+        await self._caught_up()
+        while self.moving:
+            before = self._document.loader_id
+            await self._until(lambda: not self.moving or self._document.loader_id != before)  # noqa: B023
+            if self._document.loader_id != before:
+                await self._until(lambda: self.moving or "load" in self._document.lifecycle)
 
     # Preparing
 
@@ -304,36 +338,20 @@ class Page:
             ("Page.setLifecycleEventsEnabled", {"enabled": True}),
             # The bodies of answers are not kept: only what the server said about the document is read.
             ("Network.enable", {"maxTotalBufferSize": 0, "maxResourceBufferSize": 0}),
-            *self._emulation(self.viewport, self._user_agent),
+            *emulation.commands(self._render, product=self.product, user_agent=self._user_agent),
         )
         # The empty page's own load is over, so that the next one seen is the client's.
         await self._until(lambda: "load" in self._document.lifecycle)
         self._blank_loader_id = self._document.loader_id
 
-    def _emulation(self, viewport: Viewport, user_agent: str) -> list[tuple[str, dict[str, Any]]]:
-        metrics = {
-            "width": viewport.width,
-            "height": viewport.height,
-            "deviceScaleFactor": viewport.device_scale_factor,
-            "mobile": viewport.mobile,
-        }
-        agent: dict[str, Any] = {"userAgent": user_agent, "acceptLanguage": "en-US,en"}
-        return [
-            ("Emulation.setDeviceMetricsOverride", metrics),
-            ("Emulation.setTouchEmulationEnabled", {"enabled": viewport.touch, "maxTouchPoints": 5}),
-            ("Emulation.setUserAgentOverride", agent),
-        ]
-
     async def prepare(self, options: PageOptions) -> None:
         """Make the page what the options ask for; `html`, `url` and the waits are left to the other methods."""
+        options = emulation.resolved(options, self.product)
         page_url = options.url or options.base_url
-        commands = []
-        if options.viewport != self.viewport or options.user_agent:
-            self.viewport = options.viewport
-            commands += self._emulation(options.viewport, options.user_agent or self._user_agent)
-        if not options.javascript:
-            self.javascript = False
-            commands.append(("Emulation.setScriptExecutionDisabled", {"value": True}))
+        commands = emulation.changes(self._render, options, product=self.product, user_agent=self._user_agent)
+        self._render = options
+        if options.geolocation is not None:
+            await self._grant(emulation.permissions(options))
         if options.cookies:
             cookies = [network.cookie_params(cookie, page_url) for cookie in options.cookies]
             commands.append(("Network.setCookies", {"cookies": cookies}))
@@ -341,16 +359,19 @@ class Page:
             commands.append(("Page.setBypassCSP", {"enabled": True}))
         if options.ignore_tls_errors:
             commands.append(("Security.setIgnoreCertificateErrors", {"ignore": True}))
+        rules = Rules(options.block_resources, options.block_urls)
+        commands += rules.commands()
         self._injected = injection.Injected.of(options)
         self._referer = options.referer
-        self._interception.block(Rules(options.block_resources, options.block_urls))
+        self._interception.block(rules)
         if page_url:
             self._interception.add_to_origin(network.origin_of(page_url), dict(options.headers), options.auth)
         commands.append(self._interception.command())
         try:
             await self.session.send_all(*commands)
         except CommandError as error:
-            raise InvalidOption(f"the browser refuses the request: {error}") from error
+            field = _REFUSED_FIELDS.get(error.method)
+            raise InvalidOption(f"{field or 'the browser refuses the request'}: {error}") from error
 
     # Opening
 
@@ -369,6 +390,9 @@ class Page:
         if reply.get("errorText") or reply.get("isDownload"):
             await self._caught_up()
             raise self._failure(loader_id, reply.get("errorText", ""), is_download=reply.get("isDownload", False))
+        if not loader_id:
+            # Another place in the document that is there already.
+            return
         await self._reach(wait_until, before)
         await self._caught_up()
         loader_id = self._document.loader_id

@@ -20,6 +20,8 @@ QUIET_BUDGET_S = 0.5
 FONTS_BUDGET_S = 3.0
 IMAGES_BUDGET_S = 3.0
 FRAMES_BUDGET_S = 1.0
+# For fonts and images once requests were given up, which are likely theirs.
+LATE_BUDGET_S = 0.25
 SCROLL_BUDGET_S = 10.0
 # A document that did not change for so long, with nothing in flight, is quiet; looked at so often.
 QUIET_S = 0.1
@@ -84,40 +86,39 @@ async def _settle_document(page: Page, tell: Callable[[str], None], whole_page: 
         await page.call(_CHANGED_MS_AGO)
     tell("requests")
     pending = page.traffic.in_flight(trio.current_time())
-    await _within(page, REQUESTS_BUDGET_S, lambda: _answered(page, pending), lambda: _still_loading(page, pending))
+    in_time = await _within(
+        page, REQUESTS_BUDGET_S, lambda: _answered(page, pending), lambda: _still_loading(page, pending)
+    )
     if scripted:
         tell("quiet")
-        await _within(page, QUIET_BUDGET_S, lambda: _quiet(page), lambda: "the document was still changing")
+        await _within(page, QUIET_BUDGET_S, lambda: _quiet(page), lambda: "the document keeps changing")
     tell("fonts")
-    await _within(page, FONTS_BUDGET_S, lambda: page.call(_FONTS_READY), lambda: "fonts were not ready")
-    await images_ready(page, tell, whole_page=whole_page)
-
-
-async def images_ready(page: Page, tell: Callable[[str], None] = quietly, *, whole_page: bool = False) -> None:
-    """Wait until the images in view, or all of the page, are decoded, and then for two frames."""
+    fonts_s = FONTS_BUDGET_S if in_time else LATE_BUDGET_S
+    await _within(page, fonts_s, lambda: page.call(_FONTS_READY), lambda: "fonts are not ready")
     tell("images")
+    images_s = IMAGES_BUDGET_S if in_time else LATE_BUDGET_S
     where = "of the page" if whole_page else "in view"
-    await _within(
-        page, IMAGES_BUDGET_S, lambda: page.call(_IMAGES_READY, whole_page), lambda: f"images {where} were not ready"
-    )
+    await _within(page, images_s, lambda: page.call(_IMAGES_READY, whole_page), lambda: f"images {where} are not ready")
     tell("frames")
     await frames_painted(page)
 
 
 async def frames_painted(page: Page) -> None:
     """Two painted frames: what was changed is on the screen."""
-    await _within(page, FRAMES_BUDGET_S, lambda: page.call(_TWO_FRAMES), lambda: "no frame was painted")
+    await _within(page, FRAMES_BUDGET_S, lambda: page.call(_TWO_FRAMES), lambda: "no frame is painted")
 
 
 async def _within(
     page: Page, budget_s: float, wait: Callable[[], Awaitable[object]], given_up: Callable[[], str]
-) -> None:
+) -> bool:
+    """Whether the wait was over within its budget."""
     with trio.move_on_after(budget_s) as scope:
         await wait()
     if scope.cancelled_caught:
-        warning = f"{given_up()} after {budget_s:g} s"
+        warning = f"given up after {budget_s:g} s: {given_up()}"
         if warning not in page.warnings:
             page.warnings.append(warning)
+    return not scope.cancelled_caught
 
 
 async def _answered(page: Page, request_ids: list[str]) -> None:
@@ -129,7 +130,7 @@ async def _answered(page: Page, request_ids: list[str]) -> None:
 
 def _still_loading(page: Page, request_ids: list[str]) -> str:
     left = page.traffic.in_flight(trio.current_time(), request_ids)
-    return f"{len(left)} requests were still in flight ({page.traffic.shown(left)})"
+    return f"requests in flight: {page.traffic.shown(left)}"
 
 
 async def _quiet(page: Page) -> None:
@@ -164,5 +165,5 @@ async def scroll_through(page: Page, max_height: int | None = None) -> None:
                 return
             top = min(top + page.viewport.height, max(0, int(end) - page.viewport.height))
 
-    await _within(page, SCROLL_BUDGET_S, down, lambda: "the page had not been scrolled through")
+    await _within(page, SCROLL_BUDGET_S, down, lambda: "the page is not scrolled through")
     await page.call(_SCROLL_TO, 0)

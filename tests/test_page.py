@@ -878,22 +878,24 @@ async def test_settle_waits_for_an_image_that_came_into_view(page: cdp.Page, sit
 async def test_settle_gives_images_up_with_a_warning(
     page: cdp.Page, site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(settle, "IMAGES_BUDGET_S", 0.2)
+    monkeypatch.setattr(settle, "REQUESTS_BUDGET_S", 0.2)
     await page.navigate(site.url("/ok"))
     await page.call("() => { document.body.innerHTML = '<img src=/never width=50 height=50>' }")
     with trio.fail_after(QUICK_S):
         await page.settle()
-    assert page.warnings == ["images in view not ready after 0.2 s"]
+    requests, images = page.warnings
+    assert requests == f"given up after 0.2 s: requests in flight: {site.url('/never')}"
+    assert images == "given up after 0.25 s: images in view are not ready"
 
 
 async def test_settle_gives_fonts_up_with_a_warning(
     page: cdp.Page, site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(settle, "FONTS_BUDGET_S", 0.2)
+    monkeypatch.setattr(settle, "REQUESTS_BUDGET_S", 0.2)
     await page.navigate(site.url("/fonts?ms=60000"), wait_until="domcontentloaded")
     with trio.fail_after(QUICK_S):
         await page.settle()
-    assert page.warnings == ["fonts not ready after 0.2 s"]
+    assert "given up after 0.25 s: fonts are not ready" in page.warnings
 
 
 async def test_settle_does_not_wait_for_images_below(page: cdp.Page, site: Site) -> None:
