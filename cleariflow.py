@@ -56,7 +56,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mappin
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, cast
+from typing import Annotated, Any, Literal, TypeVar, cast, get_args
 
 import attrs
 import hypercorn
@@ -73,19 +73,25 @@ from tinydb.table import Document, Table
 from werkzeug.exceptions import HTTPException, RequestedRangeNotSatisfiable
 
 import cdp
+import cdp.document
+from cdp.actions import Record, action_faults, perform
 from cdp.errors import (
+    ActionFailed,
     CDPError,
     ConnectionClosed,
     InvalidOption,
     NavigationError,
     NotAPage,
+    ScriptError,
     SelectorNotFound,
     SessionClosed,
     TargetCrashed,
     TooLarge,
 )
+from cdp.emulation import viewport_of
+from cdp.fetch import fetch
 from cdp.network import endpoint_of, parse_url
-from cdp.options import CaptureOptions, Length, PageOptions, Range, WaitFor
+from cdp.options import CaptureOptions, Goto, Length, PageOptions, Range, RenderOptions, Selector, Shoot, WaitFor
 from cdp.tasks import open_tasks
 from cdp.texts import add_flags, nested, value_of, with_values
 from cdp.validation import (
@@ -145,9 +151,11 @@ class ServiceError(Exception):
 class JobFailed(Exception):
     """Why a job's attempt gave no result; `code` is one of `ERROR_CODES`."""
 
-    def __init__(self, code: str, message: str, *, retryable: bool | None = None) -> None:
+    def __init__(self, code: str, message: str, *, retryable: bool | None = None, index: int | None = None) -> None:
         super().__init__(message)
         self.code = code
+        # Of the action that failed.
+        self.index = index
         self.retryable = ERROR_CODES[code] if retryable is None else retryable
 
 
@@ -156,8 +164,11 @@ ERROR_CODES = {
     "invalid_request": False,
     "blocked_target": False,
     "navigation_failed": False,
+    "http_error": False,
     "timeout": True,
     "selector_not_found": False,
+    "action_failed": False,
+    "script_error": False,
     "not_a_page": False,
     "too_large": False,
     "page_crashed": True,
@@ -276,6 +287,39 @@ def _address_of(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | No
 # ---------------------------------------------------------------- requests
 
 
+Render = Literal[True, False, "auto"]
+RENDER_TEXT = (
+    "true: in a browser; false: without JavaScript, and a scrape without any browser; auto: a scrape of a document "
+    "without scripts needs no browser; an object: fields of waiting and emulation, as at top level"
+)
+# What the object of `render` may hold beside RenderOptions.
+RENDER_FIELDS = ("timeout_ms", "on_timeout")
+OutputName = Literal["html", "text", "markdown", "links", "metadata", "screenshot"]
+# What a screenshot's picture is called beside those of its actions.
+PICTURE = "image"
+
+
+@attrs.frozen
+class StatusPattern:
+    """A status of `fail_on_status`: 404, or all that begin alike, `4xx`."""
+
+    text: str
+
+    def fits(self, status_code: int) -> bool:
+        """Whether a status is one of these."""
+        return str(status_code) == self.text or f"{status_code // 100}xx" == self.text
+
+
+def _status_pattern(value: object, _: Any) -> StatusPattern:
+    text = str(value).lower() if type(value) in (int, str) else ""
+    if not re.fullmatch("[1-5]([0-9]{2}|xx)", text):
+        raise ValueError("must be a status such as 404, or a class of them such as 4xx")
+    return StatusPattern(text)
+
+
+converter.register_structure_hook(StatusPattern, _status_pattern)
+
+
 @attrs.frozen(kw_only=True, slots=False)
 class BaseRequest(PageOptions):
     """What both services take."""
@@ -283,28 +327,39 @@ class BaseRequest(PageOptions):
     api_key: Annotated[str, Length(1, 4096), "the key; also taken from the headers and the query"] | None = attrs.field(
         default=None, repr=False
     )
-    render: Annotated[bool, "true: in a browser, with JavaScript"] = True
+    render: Annotated[Render, RENDER_TEXT] = True
     timeout_ms: Annotated[int, Range(1), "for the whole attempt, queue excluded"] = 30_000
     on_timeout: Annotated[Literal["fail", "capture"], "capture: the best result so far, with warnings"] = "fail"
+    fail_on_status: Annotated[
+        tuple[StatusPattern, ...], Length(0, 100), 'HTTP statuses that fail the job, such as `["4xx", 500]`'
+    ] = ()
+    retries: Annotated[int, Range(0, 5), "further attempts after a retryable failure that the page caused"] = 0
 
 
 @attrs.frozen(kw_only=True, slots=False)
 class ScreenshotRequest(BaseRequest, CaptureOptions):
     """A picture of a page."""
 
-    render: Annotated[bool, "false: without JavaScript"] = True
-
 
 @attrs.frozen(kw_only=True, slots=False)
 class ScrapeRequest(BaseRequest):
-    """A page's document."""
+    """A page's document, in one or several forms."""
+
+    selector: Annotated[Selector, "only the first element that matches"] | None = None
+    include_shadow_dom: Annotated[bool, "shadow roots too, in HTML as `<template shadowrootmode>`"] = False
+    outputs: Annotated[
+        tuple[OutputName, ...],
+        Length(1, 6),
+        "html; text: what a reader sees; markdown; links: [{url, text, rel}]; metadata: title, description and more; "
+        "screenshot: of the viewport",
+    ] = ("html",)
 
 
 Request = ScreenshotRequest | ScrapeRequest
 ServiceName = Literal["screenshot", "scrape"]
 REQUEST_CLASSES: dict[ServiceName, type[Request]] = {"screenshot": ScreenshotRequest, "scrape": ScrapeRequest}
 # Wiped from the store when the job ends.
-SECRET_FIELDS = ("cookies", "headers")
+SECRET_FIELDS = ("cookies", "headers", "auth")
 
 
 def parse_request(service: ServiceName, given: object, config: Config) -> Request:
@@ -316,6 +371,7 @@ def parse_request(service: ServiceName, given: object, config: Config) -> Reques
     if not isinstance(given, dict):
         raise ValidationError([Fault("request", f"must be an object, not {kind_of(given)}")])
     faults: list[Fault] = []
+    given, inner = _flattened(given, cls)
     try:
         parsed = structure(given, cls)
     except ValidationError as error:
@@ -323,12 +379,38 @@ def parse_request(service: ServiceName, given: object, config: Config) -> Reques
         faults, parsed = error.faults, valid_part(given, cls)
     faults += [fault for fault in _request_faults(parsed, given, config) if fault not in faults]
     if faults:
-        raise ValidationError(faults)
+        places = {name: f"render.{name}" for name in inner}
+        first = re.compile(r"[^.\[]*")
+        raise ValidationError(
+            [
+                Fault(first.sub(lambda name: places.get(name[0], name[0]), fault.field, 1), fault.message)
+                for fault in faults
+            ]
+        )
     return attrs.evolve(
         parsed,
         url=parse_url(parsed.url) if parsed.url is not None else None,
         base_url=parse_url(parsed.base_url) if parsed.base_url is not None else None,
+        actions=tuple(
+            attrs.evolve(action, url=parse_url(action.url)) if isinstance(action, Goto) else action
+            for action in parsed.actions
+        ),
     )
+
+
+def _flattened(given: Mapping[str, Any], cls: type[Request]) -> tuple[dict[str, Any], set[str]]:
+    """The request with the fields of a `render` object at top level, where one there wins; and which came from it."""
+    inner = given.get("render")
+    if not isinstance(inner, dict):
+        return dict(given), set()
+    allowed = (*fields_of(RenderOptions), *RENDER_FIELDS)
+    unknown = [name for name in inner if name not in allowed]
+    if unknown:
+        raise ValidationError(
+            [Fault(f"render.{name[:MAX_ECHO]}", f"unknown field{nearest(name, allowed)}") for name in unknown]
+        )
+    outer = {name: value for name, value in given.items() if name != "render"}
+    return {**inner, **outer}, set(inner) - set(outer)
 
 
 def _request_faults(parsed: Request, given: Mapping[str, object], config: Config) -> Iterator[Fault]:
@@ -336,17 +418,57 @@ def _request_faults(parsed: Request, given: Mapping[str, object], config: Config
     yield from page_faults(parsed, given)
     if parsed.timeout_ms > config.max_timeout * 1000:
         yield Fault("timeout_ms", f"must be at most {config.max_timeout * 1000:g} (--max-timeout)")
-    if not parsed.render and isinstance(parsed, ScrapeRequest):
-        yield Fault("render", "false is not available for a scrape yet; true is")
-    if not parsed.render and given.get("javascript") is True:
-        yield Fault("javascript", "true contradicts render: false")
+    yield from action_faults(parsed.actions)
+    if not parsed.render:
+        for name in SCRIPT_FIELDS:
+            if given.get(name):
+                yield Fault(name, "contradicts render: false, which runs no script")
+        if isinstance(parsed, ScrapeRequest):
+            for name in BROWSER_FIELDS:
+                if given.get(name):
+                    yield Fault(name, "needs a browser, and render is false")
+            if "screenshot" in parsed.outputs:
+                yield Fault("outputs", "screenshot needs a browser, and render is false")
     if isinstance(parsed, ScreenshotRequest):
-        yield from capture_faults(parsed, parsed.viewport, config.max_pixels)
+        yield from capture_faults(parsed, viewport_of(parsed), config.max_pixels)
+    names = {PICTURE, *get_args(OutputName)}
+    for index, action in enumerate(parsed.actions):
+        if isinstance(action, Shoot) and action.name in names:
+            yield Fault(f"actions[{index}].name", "is the name of an output")
+
+
+# What only a page that runs scripts can do, and what only a browser can.
+SCRIPT_FIELDS = ("javascript", "js", "wait_for_expression")
+BROWSER_FIELDS = (
+    "html",
+    "device",
+    "viewport",
+    "timezone",
+    "color_scheme",
+    "reduced_motion",
+    "media",
+    "geolocation",
+    "wait_for",
+    "wait_ms",
+    "bypass_csp",
+    "block_resources",
+    "block_urls",
+    "block_ads",
+    "css",
+    "hide_selectors",
+    "remove_selectors",
+    "actions",
+    "include_shadow_dom",
+)
 
 
 def request_document(parsed: Request) -> dict[str, Any]:
     """The request as JSON that parses to the same value; never with the key."""
-    values = attrs.asdict(parsed, filter=lambda field, value: field.name != "api_key" and value != field.default)
+    values = attrs.asdict(
+        parsed,
+        filter=lambda field, value: field.name != "api_key" and value != field.default,
+        value_serializer=lambda _, __, value: value.text if isinstance(value, StatusPattern) else value,
+    )
     return cast(dict[str, Any], json.loads(json.dumps(values)))
 
 
@@ -398,7 +520,24 @@ def milliseconds_between(start: str | None, end: str | None) -> int | None:
     return max(0, round((datetime.fromisoformat(end) - datetime.fromisoformat(start)) / timedelta(milliseconds=1)))
 
 
-META_FIELDS = ("service", "priority", "attempts", "created_at", "started_at", "finished_at", "queue_ms")
+META_FIELDS = (
+    "service",
+    "priority",
+    "attempts",
+    "attempt_errors",
+    "created_at",
+    "started_at",
+    "finished_at",
+    "queue_ms",
+)
+
+
+@attrs.frozen
+class Artifact:
+    """A file in the artifact folder, and what it holds."""
+
+    file: str
+    content_type: str
 
 
 @attrs.define(eq=False, kw_only=True)
@@ -426,13 +565,17 @@ class Job:
     finished_at: str | None = None
     queue_ms: int | None = None
     """From creation to the first lease."""
-    artifact: str | None = None
-    """File name in the artifact folder; set with `done`, taken away when it expires."""
-    content_type: str | None = None
+    artifacts: dict[str, Artifact] = attrs.field(factory=dict)
+    """By the name of the output or of the action's picture, the main one first; set with `done`, taken away when they
+    expire."""
     result_meta: dict[str, Any] | None = None
     error: str | None = None
     error_code: str | None = None
+    error_index: int | None = None
+    """Of the action that failed."""
     retryable: bool = False
+    attempt_errors: list[dict[str, Any]] = attrs.field(factory=list)
+    """`{attempt, code, error}` of each attempt that failed, the one that ended the job too."""
     expired: bool = False
     """Set by retention: the artifact is gone, the answer is 410 for one more `result_ttl`."""
 
@@ -452,14 +595,26 @@ class Job:
 
     def document(self) -> dict[str, Any]:
         """The job as it is stored."""
-        return attrs.asdict(self, recurse=False, filter=lambda field, _: field.name != "number")
+        stored = attrs.asdict(self, recurse=False, filter=lambda field, _: field.name != "number")
+        return stored | {"artifacts": {name: attrs.asdict(one) for name, one in self.artifacts.items()}}
 
     @classmethod
-    def from_document(cls, number: int, document: Mapping[str, Any]) -> Job:
+    def from_document(cls, number: int, stored: Mapping[str, Any]) -> Job:
         """The stored job; fields of a later version are left out."""
         known = {field.name for field in attrs.fields(cls)}
-        values = {name: value for name, value in document.items() if name in known}
-        return cls(number=number, **values | {"state": State(document["state"])})
+        values = {name: value for name, value in stored.items() if name in known}
+        artifacts = {name: Artifact(**one) for name, one in stored.get("artifacts", {}).items()}
+        if stored.get("artifact") is not None:
+            # As version 0.1 wrote it.
+            main = PICTURE if stored["service"] == "screenshot" else "html"
+            artifacts = {main: Artifact(stored["artifact"], stored["content_type"])}
+        return cls(number=number, **values | {"state": State(stored["state"]), "artifacts": artifacts})
+
+    def note_failure(self, failure: JobFailed) -> None:
+        """Record the error of the attempt that was made last."""
+        error = {"attempt": self.attempts, "code": failure.code, "error": str(failure)}
+        # Anew: what is in the store is never changed.
+        self.attempt_errors = [*self.attempt_errors, error]
 
 
 def transition(job: Job, step: Step, **changes: Any) -> None:
@@ -483,7 +638,14 @@ def transition(job: Job, step: Step, **changes: Any) -> None:
 
 def fail(job: Job, failure: JobFailed) -> None:
     """End a job with an error."""
-    transition(job, Step.FAILED, error=str(failure), error_code=failure.code, retryable=failure.retryable)
+    transition(
+        job,
+        Step.FAILED,
+        error=str(failure),
+        error_code=failure.code,
+        error_index=failure.index,
+        retryable=failure.retryable,
+    )
 
 
 # ---------------------------------------------------------------- policies
@@ -501,10 +663,16 @@ RETRYABLE_NET_ERRORS = frozenset(
     )
 )
 
+# Before another attempt of a page that failed; the job keeps its worker meanwhile.
+# (Failures of the page, by their codes; `navigation_failed` only when its error says that it may pass.)
+RETRIED_CODES = ("navigation_failed", "timeout", "page_crashed")
+RETRY_DELAYS_S = (0.5, 1.0, 2.0, 4.0, 8.0)
+
 # By class of the error, the first that fits. What is in no row is our own fault.
 FAILURE_CODES: tuple[tuple[type[CDPError], str], ...] = (
     (InvalidOption, "invalid_request"),
     (SelectorNotFound, "selector_not_found"),
+    (ScriptError, "script_error"),
     (NotAPage, "not_a_page"),
     (TooLarge, "too_large"),
     (TargetCrashed, "page_crashed"),
@@ -519,6 +687,8 @@ def failure_of(error: CDPError) -> JobFailed | None:
         if error.blocked is not None:
             return JobFailed("blocked_target", f"blocked target: {error.blocked}")
         return JobFailed("navigation_failed", str(error), retryable=error.net_error in RETRYABLE_NET_ERRORS)
+    if isinstance(error, ActionFailed):
+        return JobFailed("action_failed", str(error), index=error.index)
     for kind, code in FAILURE_CODES:
         if isinstance(error, kind):
             return JobFailed(code, str(error))
@@ -1021,14 +1191,15 @@ class Store:
         """Remove what a killed process left: temporary folders, and files that no job knows."""
         for path in self.temporary.iterdir():
             shutil.rmtree(path, ignore_errors=True)
-        known = {job.artifact for job in self.jobs.values()}
+        known = {one.file for job in self.jobs.values() for one in job.artifacts.values()}
         present = {path.name for path in self.artifacts.iterdir()}
         for name in present - known:
             (self.artifacts / name).unlink()
         for job in self.jobs.values():
-            if job.artifact is not None and job.artifact not in present:
-                self._storage.reports.append(f"the artifact of job {job.id} is missing; it counts as expired")
-                job.artifact, job.expired = None, True
+            if any(one.file not in present for one in job.artifacts.values()):
+                self._storage.reports.append(f"an artifact of job {job.id} is missing; it counts as expired")
+                self.drop_artifacts(job.artifacts)
+                job.artifacts, job.expired = {}, True
                 self.put(job)
 
     @property
@@ -1061,8 +1232,7 @@ class Store:
 
     def remove(self, job: Job) -> None:
         """Forget a job, and its artifact."""
-        if job.artifact is not None:
-            self.drop_artifact(job.artifact)
+        self.drop_artifacts(job.artifacts)
         if self.jobs.pop(job.id, None) is not None and self._table.contains(doc_id=job.number):
             self._table.remove(doc_ids=[job.number])
 
@@ -1091,9 +1261,10 @@ class Store:
             raise
         sync_folder(self.artifacts)
 
-    def drop_artifact(self, name: str) -> None:
-        """Remove a file, if it is there."""
-        (self.artifacts / name).unlink(missing_ok=True)
+    def drop_artifacts(self, artifacts: Mapping[str, Artifact]) -> None:
+        """Remove files, if they are there."""
+        for one in artifacts.values():
+            (self.artifacts / one.file).unlink(missing_ok=True)
 
     def expire(self, ttl_s: float, now: datetime) -> None:
         """Take the artifacts of jobs that ended `ttl_s` ago, and forget the jobs after as long again."""
@@ -1105,9 +1276,8 @@ class Store:
             self.remove(self._ended.popleft())
         for job in itertools.takewhile(lambda job: age_s(job) >= ttl_s, self._ended):
             if not job.expired:
-                if job.artifact is not None:
-                    self.drop_artifact(job.artifact)
-                job.artifact, job.expired = None, True
+                self.drop_artifacts(job.artifacts)
+                job.artifacts, job.expired = {}, True
                 # The largest part; lists do not show it.
                 job.request = {name: value for name, value in job.request.items() if name != "html"}
                 self.put(job)
@@ -1117,17 +1287,51 @@ class Store:
 
 
 @attrs.frozen
-class Output:
-    """What a successful attempt made."""
+class Part:
+    """One thing that an attempt made."""
 
     data: bytes
     content_type: str
-    meta: dict[str, Any]
 
     @property
     def extension(self) -> str:
         """Of the artifact's file."""
-        return self.content_type.partition(";")[0].rpartition("/")[2]
+        kind = self.content_type.partition(";")[0]
+        return {"text/plain": "txt", "text/markdown": "md"}.get(kind, kind.rpartition("/")[2])
+
+
+@attrs.frozen
+class Output:
+    """What a successful attempt made: outputs and pictures of actions by their names, the main one first."""
+
+    parts: dict[str, Part]
+    meta: dict[str, Any]
+
+    @property
+    def main(self) -> Part:
+        """What the client gets when it asks for the artifact itself."""
+        return next(iter(self.parts.values()))
+
+
+def result_of(service: ServiceName, parts: Mapping[str, Part], meta: object) -> dict[str, Any]:
+    """The contract's `result`."""
+    result: dict[str, Any] = {"ok": True}
+    pictures = {}
+    for name, part in parts.items():
+        kind = part.content_type.partition(";")[0]
+        if kind.startswith("image/"):
+            shown: Any = {"image_base64": base64.b64encode(part.data).decode(), "content_type": part.content_type}
+        else:
+            shown = json.loads(part.data) if kind == "application/json" else part.data.decode()
+        if service == "screenshot" and name == PICTURE:
+            result |= shown
+        elif name in get_args(OutputName):
+            result[name] = shown
+        else:
+            pictures[name] = shown
+    if pictures:
+        result["screenshots"] = pictures
+    return result | {"meta": meta}
 
 
 class Progress:
@@ -1159,26 +1363,34 @@ class Progress:
 OpenPage = Callable[[], AbstractAsyncContextManager[cdp.Page]]
 
 
-async def attempt(open_page: OpenPage, parsed: Request, *, max_pixels: int, progress: Progress) -> Output:
-    """Open, prepare, load, wait and capture, within `timeout_ms` (with `on_timeout: capture`, `LATE_CAPTURE_S` more).
+async def attempt(
+    open_page: OpenPage, parsed: Request, *, policy: cdp.AddressPolicy, max_pixels: int, progress: Progress
+) -> Output:
+    """Open, prepare, load, wait, act and capture within `timeout_ms`, with `on_timeout: capture` `LATE_CAPTURE_S` more.
 
     Raises JobFailed; CDPError only for what must not happen. The page is gone when this returns.
     """
     deadline = trio.current_time() + parsed.timeout_ms / 1000
     late_s = LATE_CAPTURE_S if parsed.on_timeout == "capture" else 0.0
     try:
-        with trio.CancelScope(deadline=deadline + late_s):
+        with trio.CancelScope(deadline=deadline):
+            if isinstance(parsed, ScrapeRequest) and parsed.render is not True:
+                output = await fetch_output(policy, parsed, progress)
+                if output is not None:
+                    return output
+        with trio.CancelScope(deadline=deadline + late_s if trio.current_time() < deadline else deadline):
             async with open_page() as page:
+                run = Run(page, parsed, max_pixels, progress)
                 try:
                     with trio.CancelScope(deadline=deadline):
-                        await load(page, parsed, progress)
-                        return await capture(page, parsed, max_pixels, progress)
+                        await run.load()
+                        return await run.capture()
                 finally:
                     if progress.phase == "navigate" and page.has_document:
                         progress.unfinished = f"the document did not get as far as wait_until: {parsed.wait_until}"
                 if late_s and page.has_document:
                     page.warnings.append(f"captured after {parsed.timeout_ms} ms: {progress.unfinished}")
-                    return await capture(page, parsed, max_pixels, progress)
+                    return await run.capture()
     except CDPError as error:
         failure = failure_of(error)
         if failure is None:
@@ -1189,49 +1401,214 @@ async def attempt(open_page: OpenPage, parsed: Request, *, max_pixels: int, prog
     raise JobFailed("timeout", f"timeout after {parsed.timeout_ms} ms: {progress.unfinished}")
 
 
-async def load(page: cdp.Page, parsed: Request, progress: Progress) -> None:
-    """Bring the page to where it can be captured."""
-    progress.enter("prepare", "the page could not be prepared")
-    await page.prepare(render_options(parsed))
-    progress.enter("navigate", "the server did not answer")
-    if parsed.url is not None:
-        await page.navigate(parsed.url, wait_until=parsed.wait_until)
-    else:
-        assert parsed.html is not None
-        await page.set_content(parsed.html, parsed.base_url, wait_until=parsed.wait_until)
-    if parsed.wait_until == "auto":
-        progress.enter("settle", "fonts and images in view were not ready")
-        await page.settle()
-    waits = list(parsed.wait_for)
-    if isinstance(parsed, ScreenshotRequest) and parsed.selector is not None:
-        waits.append(WaitFor(parsed.selector))
-    for wait in waits:
-        progress.enter("wait_for", f"selector {wait.selector!r} was not {wait.state}")
-        await page.wait_for(wait)
-    progress.enter("wait", "wait_ms was not over")
-    await page.sleep(parsed.wait_ms / 1000)
+# The waits of `settle`: what has not come, should time run out in one.
+SETTLING = {
+    "requests": "requests were in flight",
+    "quiet": "the document was changing",
+    "fonts": "fonts were not ready",
+    "images": "images were not ready",
+    "frames": "nothing was painted",
+}
 
 
-async def capture(page: cdp.Page, parsed: Request, max_pixels: int, progress: Progress) -> Output:
-    """The picture or the document, and what is told about it."""
-    progress.enter("capture", "the page did not let itself be captured")
-    info = await page.info()
-    meta: dict[str, Any] = {"url": info.url, "status_code": page.status_code, "title": info.title}
-    meta["redirects"] = page.redirects
-    if parsed.html is not None:
-        meta |= {"url": parsed.base_url or "about:blank", "status_code": 200}
-    if isinstance(parsed, ScreenshotRequest):
-        picture = await page.screenshot(parsed, max_pixels=max_pixels)
-        data, content_type = picture.data, picture.content_type
-        meta |= {"width": picture.width, "height": picture.height}
-    else:
-        data, content_type = (await page.html()).encode(errors="replace"), "text/html; charset=utf-8"
-    progress.enter("close", "the page could not be closed")
-    meta |= {"elapsed_ms": progress.elapsed_ms, "timings": progress.timings, "warnings": page.warnings}
-    meta["browser"] = page.product
+@attrs.define
+class Run:
+    """One attempt on an open page."""
+
+    page: cdp.Page
+    parsed: Request
+    max_pixels: int
+    progress: Progress
+    records: list[Record] = attrs.field(factory=list)
+
+    async def load(self) -> None:
+        """Bring the page to where it can be captured."""
+        page, parsed, progress = self.page, self.parsed, self.progress
+        progress.enter("prepare", "the page could not be prepared")
+        await page.prepare(render_options(parsed))
+        progress.enter("navigate", "the server did not answer")
+        if parsed.url is not None:
+            await page.navigate(parsed.url, wait_until=parsed.wait_until)
+        else:
+            assert parsed.html is not None
+            await page.set_content(parsed.html, parsed.base_url, wait_until=parsed.wait_until)
+        if parsed.wait_until == "auto":
+            progress.enter("navigate", "the page was on its way to another document")
+            await page.arrive()
+        check_status(parsed, page.status_code)
+        progress.enter("inject", "css and js were not injected")
+        await page.dress()
+        await page.run_scripts()
+        await self.settle()
+        await self.wait()
+        await self.act()
+        if isinstance(parsed, ScreenshotRequest) and parsed.scroll_page:
+            progress.enter("scroll", "the page was not scrolled through")
+            await page.scroll_through(parsed.max_height)
+            await self.settle()
+
+    async def settle(self) -> None:
+        """With `wait_until: auto`, wait until all is there that a reader would see."""
+        if self.parsed.wait_until == "auto":
+            parsed = self.parsed
+            beyond = isinstance(parsed, ScreenshotRequest) and (parsed.full_page or parsed.clip is not None)
+            await self.page.settle(lambda step: self.progress.enter(step, SETTLING[step]), whole_page=beyond)
+
+    async def wait(self) -> None:
+        """The waits that the client asks for."""
+        page, parsed, progress = self.page, self.parsed, self.progress
+        waits = list(parsed.wait_for)
+        if parsed.selector is not None:
+            waits.append(WaitFor(parsed.selector, "visible" if isinstance(parsed, ScreenshotRequest) else "attached"))
+        for wait in waits:
+            progress.enter("wait_for", f"selector {wait.selector!r} was not {wait.state}")
+            await page.wait_for(wait)
+        if parsed.wait_for_expression is not None:
+            progress.enter("wait_for_expression", f"{parsed.wait_for_expression[:MAX_ECHO]!r} was not true")
+            await page.wait_for_expression(parsed.wait_for_expression)
+        progress.enter("wait", "wait_ms was not over")
+        await page.sleep(parsed.wait_ms / 1000)
+
+    async def act(self) -> None:
+        """The actions, one after the other."""
+        parsed = self.parsed
+        encoding = CaptureOptions()
+        if isinstance(parsed, ScreenshotRequest):
+            encoding = CaptureOptions(format=parsed.format, quality=parsed.quality, transparent=parsed.transparent)
+        for index, action in enumerate(parsed.actions):
+
+            def tell(sentence: str, index: int = index, kind: str = action.type) -> None:
+                self.progress.unfinished = f"action {index} ({kind}): {sentence}"
+
+            self.progress.enter("actions", "")
+            record = await perform(
+                self.page, action, index, picture_options=encoding, max_pixels=self.max_pixels, tell=tell
+            )
+            self.records.append(record)
+        if parsed.actions:
+            await self.settle()
+
+    async def capture(self) -> Output:
+        """The picture or the document, and what is told about it."""
+        page, parsed, progress = self.page, self.parsed, self.progress
+        progress.enter("capture", "the page did not let itself be captured")
+        check_status(parsed, page.status_code)
+        await page.dress()
+        info = await page.info()
+        meta: dict[str, Any] = {"url": info.url, "status_code": page.status_code, "title": info.title}
+        meta["redirects"] = page.redirects
+        if parsed.html is not None:
+            meta |= {"url": parsed.base_url or "about:blank", "status_code": 200}
+        if isinstance(parsed, ScreenshotRequest):
+            picture = await page.screenshot(parsed, max_pixels=self.max_pixels)
+            parts = {PICTURE: Part(picture.data, picture.content_type)}
+            meta |= {"width": picture.width, "height": picture.height}
+        else:
+            parts = await self.scrape(parsed, info.url)
+        for record in self.records:
+            if record.picture is not None and record.name is not None:
+                parts[record.name] = Part(record.picture.data, record.picture.content_type)
+        if self.records:
+            meta["actions"] = [record.as_meta() for record in self.records]
+        progress.enter("close", "the page could not be closed")
+        return Output(parts, finished_meta(parsed, meta, progress, page.warnings, page.product))
+
+    async def scrape(self, parsed: ScrapeRequest, url: str) -> dict[str, Part]:
+        """The outputs of a scrape."""
+        page, shadow = self.page, parsed.include_shadow_dom
+        html = await page.html(parsed.selector, include_shadow_dom=shadow)
+        whole = html
+        if "metadata" in parsed.outputs and parsed.selector is not None:
+            whole = await page.html(include_shadow_dom=shadow)
+        text = await page.text(parsed.selector) if "text" in parsed.outputs and not shadow else None
+        parts = await derived(parsed, html, whole, url, text)
+        if "screenshot" in parsed.outputs:
+            picture = await page.screenshot(CaptureOptions(selector=parsed.selector), max_pixels=self.max_pixels)
+            parts["screenshot"] = Part(picture.data, picture.content_type)
+        return parts
+
+
+def check_status(parsed: Request, status_code: int | None) -> None:
+    """Raise JobFailed for a status that the client does not want."""
+    if status_code is not None and any(pattern.fits(status_code) for pattern in parsed.fail_on_status):
+        raise JobFailed("http_error", f"the server answered {status_code}, which fail_on_status names")
+
+
+def finished_meta(
+    parsed: Request, meta: dict[str, Any], progress: Progress, warnings: list[str], product: str | None
+) -> dict[str, Any]:
+    """`result.meta` with what is known at the end."""
+    meta |= {"elapsed_ms": progress.elapsed_ms, "timings": progress.timings, "warnings": warnings, "browser": product}
     if isinstance(parsed, ScrapeRequest):
         meta["duration_ms"] = meta["elapsed_ms"]
-    return Output(data, content_type, meta)
+    return meta
+
+
+async def derived(parsed: ScrapeRequest, html: str, whole: str, url: str, text: str | None) -> dict[str, Part]:
+    """The outputs that are made of a document's HTML; `text` is what a browser shows, where there is one."""
+    makers: dict[str, tuple[str, Callable[[], str]]] = {
+        "html": ("text/html", lambda: html),
+        "text": ("text/plain", lambda: cdp.document.text(html) if text is None else text),
+        "markdown": ("text/markdown", lambda: cdp.document.markdown(html, url)),
+        "links": ("application/json", lambda: json.dumps(cdp.document.links(html, url))),
+        "metadata": ("application/json", lambda: json.dumps(cdp.document.metadata(whole, url))),
+    }
+
+    def make() -> dict[str, Part]:
+        # The HTML first, whatever the client's order: it is what the artifact's own route gives.
+        names = sorted(
+            (name for name in makers if name in parsed.outputs),
+            key=lambda name: (name != "html", parsed.outputs.index(name)),
+        )
+        return {
+            name: Part(makers[name][1]().encode(errors="replace"), f"{makers[name][0]}; charset=utf-8")
+            for name in names
+        }
+
+    # Parsing takes seconds for a document of 20 MB.
+    return await trio.to_thread.run_sync(make, abandon_on_cancel=True)
+
+
+# What makes a document another one once a browser has it.
+_NEEDS_BROWSER = re.compile(r"<script|<i?frame|<meta[^>]+refresh|\son[a-z]+\s*=|shadowrootmode", re.IGNORECASE)
+
+
+async def fetch_output(policy: cdp.AddressPolicy, parsed: ScrapeRequest, progress: Progress) -> Output | None:
+    """A scrape without a browser; with `render: auto` None when it takes one."""
+    auto = parsed.render == "auto"
+    if auto and needs_browser(parsed):
+        return None
+    assert parsed.url is not None
+    progress.enter("navigate", "the server did not answer")
+    try:
+        fetched = await fetch(policy, parsed)
+    except NotAPage:
+        if auto:
+            return None
+        raise
+    if auto and _NEEDS_BROWSER.search(fetched.html):
+        return None
+    check_status(parsed, fetched.status_code)
+    progress.enter("capture", "the document was not read")
+    html = fetched.html
+    if parsed.selector is not None:
+        found = await trio.to_thread.run_sync(cdp.document.select, html, parsed.selector, abandon_on_cancel=True)
+        if found is None:
+            raise SelectorNotFound(f"the element of selector {parsed.selector!r} is not in the document")
+        html = found
+    parts = await derived(parsed, html, fetched.html, fetched.url, None)
+    title = await trio.to_thread.run_sync(cdp.document.title, fetched.html, abandon_on_cancel=True)
+    progress.enter("close", "")
+    meta = {"url": fetched.url, "status_code": fetched.status_code, "title": title, "redirects": fetched.redirects}
+    return Output(parts, finished_meta(parsed, meta, progress, [], None))
+
+
+def needs_browser(parsed: ScrapeRequest) -> bool:
+    """Whether a request says by itself that only a browser will do."""
+    default = ScrapeRequest()
+    asked = any(getattr(parsed, name) != getattr(default, name) for name in (*SCRIPT_FIELDS, *BROWSER_FIELDS))
+    by_place = parsed.selector is not None and parsed.selector.startswith(("xpath=", "text="))
+    return asked or by_place or "screenshot" in parsed.outputs
 
 
 # ---------------------------------------------------------------- service
@@ -1303,8 +1680,11 @@ class Service:
     def _accept(self, service: ServiceName, given: Mapping[str, Any], priority: int, *, sync: bool) -> Job:
         """Check a request and queue its job, in one synchronous step."""
         parsed = parse_request(service, given, self.config)
-        if parsed.url is not None and (reason := self.policy.judge_host(endpoint_of(parsed.url)[0])):
-            raise ValidationError([Fault("url", f"blocked target: {reason}")], code="blocked_target")
+        targets = {"url": parsed.url} if parsed.url is not None else {}
+        targets |= {f"actions[{at}].url": step.url for at, step in enumerate(parsed.actions) if isinstance(step, Goto)}
+        for field, url in targets.items():
+            if reason := self.policy.judge_host(endpoint_of(url)[0]):
+                raise ValidationError([Fault(field, f"blocked target: {reason}")], code="blocked_target")
         if self.draining:
             raise ServiceError("draining", "the service is stopping", retry_after_s=10)
         if self.store.fault is not None:
@@ -1367,15 +1747,19 @@ class Service:
         )
         return list(itertools.islice(fitting, limit))
 
-    def artifact(self, job: Job) -> Path:
-        """The file of a job's output; raises ServiceError `not_ended`, `expired`, `job_failed`."""
+    def artifact(self, job: Job, name: str | None = None) -> Artifact:
+        """A job's main output, or the one of a name; raises ServiceError `not_ended`, `expired`, `job_failed`."""
         if not job.ended:
             raise ServiceError("not_ended", f"the job is {job.state}")
         if job.expired:
             raise ServiceError("expired", "the result is gone: --result-ttl is over")
-        if job.artifact is None:
+        if not job.artifacts:
             raise ServiceError("job_failed", job.error or "the job failed")
-        return self.store.artifacts / job.artifact
+        if name is None:
+            return next(iter(job.artifacts.values()))
+        if name not in job.artifacts:
+            raise ServiceError("not_found", f"the job has no {name[:MAX_ECHO]!r}; it has {', '.join(job.artifacts)}")
+        return job.artifacts[name]
 
     def cancel(self, job: Job) -> None:
         """End a job as `cancelled`: a queued one never starts, a running one's page is closed; an ended one stays."""
@@ -1423,53 +1807,65 @@ class Service:
                 self._idle.set()
 
     async def _attempts(self, job: Job) -> Output | JobFailed:
-        """Attempts until one ends the job; a lost browser costs one of `LOSSES_ALLOWED`."""
+        """Attempts until one ends the job; a lost browser costs one of `LOSSES_ALLOWED`, a page one of `retries`."""
         while True:
-            progress = Progress()
             try:
                 parsed = parse_request(job.service, job.request, self.config)
-                return await attempt(self.pool.open_page, parsed, max_pixels=self.config.max_pixels, progress=progress)
+                return await attempt(
+                    self.pool.open_page,
+                    parsed,
+                    policy=self.policy,
+                    max_pixels=self.config.max_pixels,
+                    progress=Progress(),
+                )
             except ValidationError as error:
                 # Settings became narrower between two runs of the service.
                 return JobFailed("invalid_request", str(error))
             except JobFailed as error:
                 failure = error
-                if failure.code != "browser_lost" or job.losses >= LOSSES_ALLOWED or job.ended:
-                    return failure
-                logger.warning("attempt %d lost: %s", job.attempts, failure, extra={"job_id": job.id})
             except Exception:
                 # The one place where a bug of ours meets a job: it must not take the worker with it.
                 logger.exception("attempt %d broke", job.attempts, extra={"job_id": job.id})
-                return JobFailed("internal", "internal error; the service's log has its cause")
-            job.losses += 1
-            if job.sync and not await self._has_browser():
+                failure = JobFailed("internal", "internal error; the service's log has its cause")
+            job.note_failure(failure)
+            lost = failure.code == "browser_lost"
+            page_failures = sum(1 for noted in job.attempt_errors if noted["code"] in RETRIED_CODES)
+            if job.ended or not (
+                job.losses < LOSSES_ALLOWED
+                if lost
+                else failure.code in RETRIED_CODES and failure.retryable and page_failures <= parsed.retries
+            ):
                 return failure
+            logger.warning("attempt %d failed: %s", job.attempts, failure, extra={"job_id": job.id})
+            if lost:
+                job.losses += 1
+                if job.sync and not await self._has_browser():
+                    return failure
+            else:
+                await trio.sleep(RETRY_DELAYS_S[page_failures - 1])
             await self.pool.ready()
             job.attempts += 1
             self._put(job)
 
     async def _finish(self, job: Job, outcome: Output | JobFailed) -> None:
-        """Artifact first, then the job's end, then whoever waits."""
+        """Artifacts first, then the job's end, then whoever waits."""
+        artifacts: dict[str, Artifact] = {}
         if isinstance(outcome, Output):
-            name = f"{job.id}.{outcome.extension}"
             try:
-                await self.store.save_artifact(name, outcome.data)
+                for number, (name, part) in enumerate(outcome.parts.items()):
+                    file = f"{job.id}{f'-{number}' if number else ''}.{part.extension}"
+                    artifacts[name] = Artifact(file, part.content_type)
+                    await self.store.save_artifact(file, part.data)
             except OSError as error:
                 logger.error("its result could not be stored: %s", error, extra={"job_id": job.id})
                 outcome = JobFailed("internal", f"the result could not be stored: {os.strerror(error.errno or 0)}")
+        if job.ended or not isinstance(outcome, Output):
+            # Cancelled meanwhile, or not stored as a whole.
+            self.store.drop_artifacts(artifacts)
         if job.ended:
-            # Cancelled meanwhile.
-            if isinstance(outcome, Output):
-                self.store.drop_artifact(name)
             return
         if isinstance(outcome, Output):
-            transition(
-                job,
-                Step.SUCCEEDED,
-                artifact=name,
-                content_type=outcome.content_type,
-                result_meta=outcome.meta,
-            )
+            transition(job, Step.SUCCEEDED, artifacts=artifacts, result_meta=outcome.meta)
         else:
             fail(job, outcome)
         self._put(job)
@@ -1494,8 +1890,10 @@ class Service:
         for job in list(self.store.jobs.values()):
             if job.state is State.RUNNING:
                 job.losses += 1
+                lost = JobFailed("worker_lost", f"the service ended {job.losses} times while the job ran")
+                job.note_failure(lost)
                 if job.losses > LOSSES_ALLOWED:
-                    fail(job, JobFailed("worker_lost", f"the service ended {job.losses} times while the job ran"))
+                    fail(job, lost)
                 else:
                     transition(job, Step.RETURNED)
                 self.store.put(job)
@@ -1624,14 +2022,10 @@ def json_response(body: Mapping[str, Any], status: int = 200, headers: Mapping[s
     return Response(json.dumps(body), status, {"Content-Type": "application/json", **(headers or {})})
 
 
-def load_result(job: Job, path: Path) -> dict[str, Any]:
-    """The contract's `result` of a job that is done, its artifact read and encoded."""
-    data = path.read_bytes()
-    if job.service == "screenshot":
-        output = {"image_base64": base64.b64encode(data).decode(), "content_type": job.content_type}
-    else:
-        output = {"html": data.decode()}
-    return {"ok": True, **output, "meta": job.result_meta}
+def load_result(job: Job, folder: Path) -> dict[str, Any]:
+    """The contract's `result` of a job that is done, its artifacts read and encoded."""
+    parts = {name: Part((folder / one.file).read_bytes(), one.content_type) for name, one in job.artifacts.items()}
+    return result_of(job.service, parts, job.result_meta)
 
 
 @attrs.frozen
@@ -1718,10 +2112,14 @@ class Api:
         body: dict[str, Any] = {"job_id": job.id, "status": job.state}
         meta = job.meta()
         if job.state is State.DONE and with_result:
-            path = self.service.artifact(job)
-            return await self.result_response(lambda: body | {"result": load_result(job, path), "meta": meta})
+            self.service.artifact(job)
+            folder = self.service.store.artifacts
+            return await self.result_response(lambda: body | {"result": load_result(job, folder), "meta": meta})
         if job.state is State.FAILED:
-            body |= {"error": job.error, "error_detail": {"code": job.error_code, "retryable": job.retryable}}
+            detail: dict[str, Any] = {"code": job.error_code, "retryable": job.retryable}
+            if job.error_index is not None:
+                detail["index"] = job.error_index
+            body |= {"error": job.error, "error_detail": detail}
         if job.state is State.QUEUED:
             meta["position"] = self.service.position(job)
         return json_response(body | {"meta": meta})
@@ -1731,17 +2129,15 @@ class Api:
         with artifact_present():
             return await trio.to_thread.run_sync(lambda: json_response(make()), limiter=self.service.store.file_limiter)
 
-    async def read_result(self, prefix: ServiceName | None, job_id: str) -> Response:
-        job = self.service.job(job_id)
-        return await self.artifact_response(job)
+    async def read_result(self, prefix: ServiceName | None, job_id: str, name: str | None = None) -> Response:
+        return await self.artifact_response(self.service.artifact(self.service.job(job_id), name))
 
-    async def artifact_response(self, job: Job) -> Response:
+    async def artifact_response(self, artifact: Artifact) -> Response:
         """The artifact itself, with ETag and ranges."""
-        path = self.service.artifact(job)
-        assert job.content_type is not None
+        path = self.service.store.artifacts / artifact.file
         with artifact_present():
             try:
-                response = await send_file(path, mimetype=job.content_type, conditional=True)
+                response = await send_file(path, mimetype=artifact.content_type, conditional=True)
             except RequestedRangeNotSatisfiable:
                 # quart leaves out the length, which tells the client what it may ask for.
                 size = (await trio.Path(path).stat()).st_size
@@ -1749,7 +2145,7 @@ class Api:
         if isinstance(response.response, TrioFileBody):
             # quart's 8 KiB a thread hop make 28 MiB/s.
             response.response.buffer_size = 2**18
-        response.headers["Content-Type"] = job.content_type
+        response.headers["Content-Type"] = artifact.content_type
         response.headers["Cache-Control"] = "private, no-cache"
         response.headers.pop("Expires", None)
         response.headers["Content-Security-Policy"] = "sandbox"
@@ -1801,13 +2197,14 @@ class Api:
             assert job.error_code is not None
             body = error_body(job.error_code, job.error or "")
             body["error"] |= {"retryable": job.retryable, "job_id": job.id}
+            if job.error_index is not None:
+                body["error"]["index"] = job.error_index
             return json_response(body, SYNC_FAILURE_STATUS.get(job.error_code, 424))
-        accept = request.accept_mimetypes
-        assert job.content_type is not None
-        if accept.quality(job.content_type.partition(";")[0]) > accept.quality("application/json"):
-            return await self.artifact_response(job)
-        path = self.service.artifact(job)
-        return await self.result_response(lambda: load_result(job, path))
+        accept, artifact = request.accept_mimetypes, self.service.artifact(job)
+        if accept.quality(artifact.content_type.partition(";")[0]) > accept.quality("application/json"):
+            return await self.artifact_response(artifact)
+        folder = self.service.store.artifacts
+        return await self.result_response(lambda: load_result(job, folder))
 
     # Health
 
@@ -1833,6 +2230,7 @@ ROUTES: tuple[tuple[str, str, Handler], ...] = (
     ("GET", "/v1/jobs/<job_id>", Api.read_job),
     ("DELETE", "/v1/jobs/<job_id>", Api.delete_job),
     ("GET", "/v1/jobs/<job_id>/result", Api.read_result),
+    ("GET", "/v1/jobs/<job_id>/result/<name>", Api.read_result),
     ("POST", "/v1/screenshot", Api.capture_screenshot),
     ("POST", "/v1/scrape", Api.capture_scrape),
     ("GET", "/v1/screenshot", Api.get_screenshot),
@@ -2198,17 +2596,25 @@ async def capture_once(name: ServiceName, flags: Mapping[str, Any], config: Conf
                     max_message_bytes=cdp.max_message_bytes(config.max_pixels),
                 ) as browser:
                     made = await attempt(
-                        browser.open_page, parsed, max_pixels=config.max_pixels, progress=Progress(tell)
+                        browser.open_page,
+                        parsed,
+                        policy=config.policy,
+                        max_pixels=config.max_pixels,
+                        progress=Progress(tell),
                     )
         finally:
             tell.end()
     if scope.cancelled_caught:
         raise SystemExit(128 + signal.SIGTERM)
+    part = made.main
+    if len(made.parts) > 1:
+        result = json.dumps(result_of(name, made.parts, made.meta), ensure_ascii=False)
+        part = Part(result.encode(), "application/json")
     try:
         if to_file:
-            await trio.Path(output).write_bytes(made.data)
+            await trio.Path(output).write_bytes(part.data)
         else:
-            sys.stdout.buffer.write(made.data)
+            sys.stdout.buffer.write(part.data)
             sys.stdout.buffer.flush()
     except OSError as error:
         raise ValidationError([Fault("-o", f"{output!r} cannot be written: {error.strerror}")]) from None
@@ -2216,8 +2622,8 @@ async def capture_once(name: ServiceName, flags: Mapping[str, Any], config: Conf
     where = output if to_file else "standard output"
     for warning in made.meta["warnings"]:
         print(f"warning: {warning}", file=sys.stderr)
-    kind = made.content_type.partition(";")[0]
-    print(f"{where}: {kind}, {size}{len(made.data)} bytes, {made.meta['elapsed_ms']} ms", file=sys.stderr)
+    kind = part.content_type.partition(";")[0]
+    print(f"{where}: {kind}, {size}{len(part.data)} bytes, {made.meta['elapsed_ms']} ms", file=sys.stderr)
 
 
 async def cancel_on_sigterm(

@@ -143,6 +143,7 @@ _NAMED = {
     "NumLock": 144,
     "ScrollLock": 145,
 }
+# By name: `KeyboardEvent.key`, and `Space`.
 KEYS: dict[str, Key] = {
     **{text: Key(text, code, key_code, text) for code, text, _, key_code in _PRINTED},
     **{above: Key(above, code, key_code, above, shifted=True) for code, _, above, key_code in _PRINTED if above},
@@ -154,7 +155,6 @@ KEYS: dict[str, Key] = {
     "Alt": Key("Alt", "AltLeft", 18),
     "Meta": Key("Meta", "MetaLeft", 91),
 }
-"""By name: `KeyboardEvent.key`, and `Space`."""
 
 
 def parse_keys(text: str) -> tuple[tuple[str, ...], Key]:
@@ -162,11 +162,11 @@ def parse_keys(text: str) -> tuple[tuple[str, ...], Key]:
 
     A letter after Control, Alt or Meta is the key itself, in lower case unless Shift is named. Raises ValueError.
     """
-    *names, last = text[:-1].split("+") if text.endswith("+") and len(text) > 1 else text.split("+")
-    if text.endswith("+"):
-        # The key is the plus sign: `+`, or `Control++`.
-        names, last = ([*names, last] if last else names), "+"
-        names = [name for name in names if name]
+    head, plus, last = text.rpartition("+")
+    if plus and not last and (not head or head.endswith("+")):
+        # The key is the plus sign itself: `+`, or `Control++`.
+        head, last = head[:-1], "+"
+    names = head.split("+") if head or (plus and last != "+") else []
     for name in names:
         if name not in MODIFIERS:
             raise ValueError(f"{name[:40]!r} is no modifier: {', '.join(MODIFIERS)} are{nearest(name, MODIFIERS)}")
@@ -185,17 +185,7 @@ def clusters(text: str) -> Iterator[str]:
     """The characters as a reader sees them: marks, joined emoji and pairs of flag letters stay together."""
     cluster = ""
     for char in text:
-        joins = (
-            unicodedata.category(char) in ("Mn", "Me", "Mc")
-            or char == "\u200d"
-            or cluster.endswith("\u200d")
-            # Skin tones, and the letters of a sub-region's flag.
-            or "\U0001f3fb" <= char <= "\U0001f3ff"
-            or "\U000e0020" <= char <= "\U000e007f"
-            or (len(cluster) == 1 and _is_flag_letter(cluster) and _is_flag_letter(char))
-            or (cluster == "\r" and char == "\n")
-        )
-        if cluster and not (joins and (cluster != "\n")):
+        if cluster and not _joins(cluster, char):
             yield cluster
             cluster = ""
         cluster += char
@@ -203,13 +193,27 @@ def clusters(text: str) -> Iterator[str]:
         yield cluster
 
 
+def _joins(cluster: str, char: str) -> bool:
+    if cluster in ("\r", "\n", "\t"):
+        return cluster + char == "\r\n"
+    return (
+        unicodedata.category(char) in ("Mn", "Me", "Mc")
+        or char == "\u200d"
+        or cluster.endswith("\u200d")
+        # Skin tones, and the letters of a sub-region's flag.
+        or "\U0001f3fb" <= char <= "\U0001f3ff"
+        or "\U000e0020" <= char <= "\U000e007f"
+        or (_is_flag_letter(cluster) and _is_flag_letter(char))
+    )
+
+
 def _is_flag_letter(char: str) -> bool:
-    return "\U0001f1e6" <= char <= "\U0001f1ff"
+    return len(char) == 1 and "\U0001f1e6" <= char <= "\U0001f1ff"
 
 
 # ---- Scripts
-# They run in the isolated world and give {error}: the selector does not parse; {wrong}: it will never do; {waiting}: not
-# yet, as the rest of a sentence about the element; or what they are for.
+# They run in the isolated world and give {error}: the selector does not parse; {wrong}: the element will never do;
+# {waiting}: not yet, as the rest of a sentence about the element; or what they are for.
 
 _NODES = (
     FIND
@@ -366,26 +370,24 @@ _FOCUS = _element_script(
     return inner;
   };
   const editable = getter(HTMLElement, 'isContentEditable');
+  const accepts = one => one instanceof HTMLElement && editable(one);
   const fault = one => {
     const field = one instanceof HTMLTextAreaElement || one instanceof HTMLInputElement
       && !/^(button|checkbox|color|file|hidden|image|radio|range|reset|submit)$/.test(one.type);
     if (field) return one.readOnly ? 'is read-only' : null;
-    return one instanceof HTMLElement && editable(one) ? null : 'is not a field that takes text';
+    return accepts(one) ? null : 'is not a field that takes text';
   };
   const held = () => {
     const now = active();
-    return now && (path(now).includes(node) || node instanceof HTMLElement && editable(node) && path(node).includes(now));
+    return now && (path(now).includes(node) || accepts(node) && accepts(now) && path(node).includes(now));
   };
   if (!held()) {
     (node instanceof HTMLElement ? HTMLElement : SVGElement).prototype.focus.call(node);
-    // The caret goes behind what is there, as after a click; some kinds of fields have no such range.
-    const now = active();
-    if (held() && now === node && now.setSelectionRange) {
-      try { now.setSelectionRange(now.value.length, now.value.length); } catch { now.select(); }
-    } else if (held() && editable(node)) {
+    // The caret goes behind what is there, as after a click.
+    if (held() && accepts(node)) {
       getSelection().selectAllChildren(node);
       getSelection().collapseToEnd();
-    }
+    } else if (held()) getSelection().modify('move', 'forward', 'documentboundary');
   }
   const reason = kind === 'field' ? fault(held() ? active() : node) : null;
   if (reason !== null) return {waiting: reason};
@@ -431,16 +433,17 @@ _SCROLL = (
     "(selector, to, by) => {"
     + _NODES
     + """
-  let box = document.scrollingElement ?? document.documentElement, target = null;
+  let box = document.scrollingElement ?? document.documentElement, target = null, of = selector;
   try {
     if (selector !== null) box = find(selector);
     if (box === null) return {waiting: 'is not in the document'};
     if (typeof to === 'string' && to !== 'top' && to !== 'bottom') {
+      of = to;
       target = find(to);
-      if (target === null) return {waiting: 'is not in the document', of: to};
-      if (!visible(target)) return {waiting: 'is not visible', of: to};
+      if (target === null) return {waiting: 'is not in the document', of};
+      if (!visible(target)) return {waiting: 'is not visible', of};
     }
-  } catch (error) { return {error: error.message, of: selector !== null && box === undefined ? selector : to}; }
+  } catch (error) { return {error: error.message, of}; }
   const go = (how, options) => Element.prototype[how].call(box, {...options, behavior: 'instant'});
   if (target !== null) scrollTo(target, 'start');
   else if (to === 'top') go('scrollTo', {top: 0});
@@ -561,8 +564,8 @@ async def _carry_out(step: _Step, action: Action) -> None:
         await step.page.arrive()
 
 
-async def _element(step: _Step, script: str, selector: str, *arguments: object) -> dict[str, Any]:
-    """What a script of ours says about an element, once it is not to be waited for any more.
+async def _element(step: _Step, script: str, selector: str | None, *arguments: object) -> dict[str, Any]:
+    """What a script of ours says about an element (None: the page), once it is not to be waited for any more.
 
     Raises InvalidSelector, and _Refused for an element that will never do.
     """
@@ -668,7 +671,7 @@ async def _type(step: _Step, action: TypeText) -> None:
     for number, cluster in enumerate(clusters(action.text)):
         if action.delay_ms and number:
             await step.page.sleep(action.delay_ms / 1000)
-        key = KEYS.get(_TYPED_KEYS.get(cluster, cluster)) if len(cluster) < 3 else None
+        key = KEYS.get(_TYPED_KEYS.get(cluster, cluster))
         if key is None:
             commands.append(("Input.insertText", {"text": cluster}))
         else:

@@ -128,11 +128,11 @@ async def _area(page: Page, options: CaptureOptions) -> tuple[Clip, bool]:
     if options.clip is not None:
         return round_box(options.clip), True
     if options.selector is not None:
-        box = await page.call(ELEMENT_BOX, options.selector)
-        if "error" in box:
-            raise InvalidSelector(f"selector {options.selector!r}: {box['error']}")
-        if "missing" in box:
-            raise SelectorNotFound(f"the element of selector {options.selector!r} is {box['missing']}")
+        await _element_box(page, options.selector)
+        # Lazy content starts to load, and what is fixed to the viewport stands where puppeteer has it. Not by a script:
+        # the protocol's command ignores `scroll-behavior: smooth`.
+        await page.scroll_into_view(options.selector)
+        box = await _element_box(page, options.selector)
         return element_area(box, options.selector, options.padding, await _content_size(page)), True
     if options.full_page:
         # What is fixed to the viewport is drawn where the page is scrolled to: once, and at the top.
@@ -141,6 +141,15 @@ async def _area(page: Page, options: CaptureOptions) -> tuple[Clip, bool]:
         width, height = await _content_size(page)
         return Clip(0, 0, width, height if options.max_height is None else min(height, options.max_height)), True
     return Clip(0, 0, page.viewport.width, page.viewport.height), False
+
+
+async def _element_box(page: Page, selector: str) -> dict[str, float]:
+    box: dict[str, Any] = await page.call(ELEMENT_BOX, selector)
+    if "error" in box:
+        raise InvalidSelector(f"selector {selector!r}: {box['error']}")
+    if "missing" in box:
+        raise SelectorNotFound(f"the element of selector {selector!r} is {box['missing']}")
+    return box
 
 
 async def _content_size(page: Page) -> tuple[float, float]:

@@ -21,7 +21,7 @@ import socket
 import struct
 import termios
 import unicodedata
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager, suppress
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from urllib.parse import unquote
@@ -317,6 +317,8 @@ class Ledger:
     """From servers, counted when read."""
     bytes_sent: int = 0
     """To servers, counted when read from the browser."""
+    ads_blocked: int = 0
+    """Connections that the door's `refuse` did not want; no failure is kept of them."""
     failures: dict[tuple[str, int], Failure] = attrs.field(factory=dict)
     """The last failure of each canonical host and port, oldest first, at most `MAX_FAILURES`; a success removes it."""
 
@@ -483,6 +485,8 @@ class Door:
     policy: AddressPolicy
     port: int
     ledger: Ledger = attrs.field(factory=Ledger)
+    refuse: Callable[[str], bool] | None = None
+    """Hosts, by their canonical names, that the page can do without (`blocking.ad_filter`)."""
     _lookups: trio.CapacityLimiter = attrs.field(factory=lambda: trio.CapacityLimiter(MAX_LOOKUPS))
     _connections: trio.Semaphore = attrs.field(factory=lambda: trio.Semaphore(MAX_CONNECTIONS))
 
@@ -521,6 +525,10 @@ class Door:
         if request is None:
             return
         host, port = request
+        if self.refuse is not None and self.refuse(host):
+            self.ledger.ads_blocked += 1
+            await client.send_all(_reply(2))
+            return
         upstream = await self._connect(host, port)
         if isinstance(upstream, Failure):
             self.ledger.record(host, port, upstream)

@@ -7,6 +7,7 @@ and `navigator.platform`.
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Iterator
 from typing import Any, TypeVar
@@ -14,7 +15,7 @@ from typing import Any, TypeVar
 import attrs
 
 from . import devices
-from .options import RenderOptions
+from .options import RenderOptions, Viewport
 
 Command = tuple[str, dict[str, Any]]
 T = TypeVar("T", bound=RenderOptions)
@@ -58,6 +59,13 @@ def resolved(options: T, product: str) -> T:
         return options
     device = devices.device(options.device, product)
     return attrs.evolve(options, device=None, viewport=device.viewport, user_agent=device.user_agent)
+
+
+def viewport_of(options: RenderOptions) -> Viewport:
+    """The viewport of the device, or of its own; an unknown device counts as none."""
+    with contextlib.suppress(ValueError):
+        return resolved(options, "Chrome/0").viewport
+    return options.viewport
 
 
 # ---- Commands --------------------------------------------------------------------------------------------------------

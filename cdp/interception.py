@@ -81,7 +81,7 @@ class Interception:
     async def _resume_request(self, params: dict[str, Any]) -> None:
         request, request_id = params["request"], params["requestId"]
         is_main = params["resourceType"] == "Document" and params["frameId"] == self._frame_id
-        if not is_main and self._rules.blocks(params["resourceType"], request["url"]):
+        if not is_main and self._rules.blocks(params["resourceType"], request["url"], request["headers"]):
             await self._session.post("Fetch.failRequest", requestId=request_id, errorReason="BlockedByClient")
             return
         if self._content is not None and is_main:

@@ -15,7 +15,7 @@ import attrs
 import trio
 
 from . import capture, emulation, injection, interception, network, settle, traffic
-from .blocking import Rules
+from .blocking import Rules, ad_filter
 from .connection import Connection, Subscription
 from .egress import Door, FailureKind
 from .errors import (
@@ -30,7 +30,7 @@ from .errors import (
     TooLarge,
 )
 from .options import CaptureOptions, PageOptions, RenderOptions, Viewport, WaitFor, WaitUntil
-from .selectors import ELEMENT_STATE, reached
+from .selectors import ELEMENT, ELEMENT_STATE, reached
 from .tasks import open_tasks
 
 T = TypeVar("T")
@@ -84,6 +84,11 @@ _REFUSED_FIELDS = {
 # What the browser answers when the document a command meant is not there any more (Chromium 156).
 _CONTEXT_GONE = ("Cannot find context", "Execution context was destroyed", "Inspected target navigated or closed")
 
+# The document's root where it has no body: a lone SVG or XML document.
+_TEXT = """function () {
+  const node = this instanceof Document ? this.body ?? this.documentElement : this;
+  return node instanceof HTMLElement ? node.innerText : node?.textContent ?? '';
+}"""
 _SELF = "function () { return this; }"
 # What JSON cannot tell and JavaScript takes for false.
 _FALSY = ("0n", "-0", "NaN")
@@ -182,6 +187,7 @@ class Page:
         # The document that got what is injected.
         self._dressed = ""
         self._referer: str | None = None
+        self._block_ads = False
         # The main frame has set out for another document; it says that it will at this time.
         self._navigating = False
         self._moves_at = math.inf
@@ -363,6 +369,7 @@ class Page:
         commands += rules.commands()
         self._injected = injection.Injected.of(options)
         self._referer = options.referer
+        self._block_ads = options.block_ads
         self._interception.block(rules)
         if page_url:
             self._interception.add_to_origin(network.origin_of(page_url), dict(options.headers), options.auth)
@@ -381,6 +388,9 @@ class Page:
         Redirects by the page itself before that point are followed. Raises NavigationError, NotAPage.
         """
         before = self._document.loader_id
+        if self._block_ads:
+            # Anew for each: a listed site that is meant is shown.
+            self._door.refuse = ad_filter(network.endpoint_of(url)[0])
         # Once: where a page goes from here is not the client's referer's doing.
         referer, self._referer = self._referer, None
         reply = await self.session.send(
@@ -468,6 +478,10 @@ class Page:
         """After load: see `settle.settle`."""
         await settle.settle(self, tell, whole_page=whole_page)
 
+    async def scroll_through(self, max_height: int | None = None) -> None:
+        """Bring lazy content to load: see `settle.scroll_through`."""
+        await settle.scroll_through(self, max_height)
+
     async def dress(self) -> None:
         """Inject style sheets and hide or remove elements, as the options ask, into a document that did not get them.
 
@@ -495,7 +509,8 @@ class Page:
                 if "objectId" in result or result.get("value") or result.get("unserializableValue", "0n") not in _FALSY:
                     return
             except ScriptError as error:
-                if str(error).startswith("SyntaxError"):
+                # One that is thrown while the script runs, by JSON.parse say, tells where.
+                if str(error).startswith("SyntaxError") and "\n    at " not in str(error):
                     raise
             await trio.sleep(POLL_S[min(attempt // 5, len(POLL_S) - 1)])
 
@@ -528,16 +543,20 @@ class Page:
         said = await self.call(_PAGE_INFO, MAX_REPORTED_CHARS)
         return PageInfo(_printable(said["url"]), _printable(said["title"]))
 
-    async def html(self) -> str:
-        """The live document as HTML, doctype included (`DOM.getOuterHTML`).
+    async def html(self, selector: str | None = None, *, include_shadow_dom: bool = False) -> str:
+        """The live document as HTML, doctype included, or the first element of a selector (`DOM.getOuterHTML`).
 
-        Read by the browser, not by the page's scripts, which may have replaced everything. May hold lone surrogates.
-        Raises TooLarge over `MAX_HTML_BYTES`.
+        Read by the browser, not by the page's scripts, which may have replaced everything. Shadow roots are written as
+        `<template shadowrootmode>`. May hold lone surrogates. Raises TooLarge over `MAX_HTML_BYTES`, InvalidSelector,
+        SelectorNotFound.
         """
 
         async def read(world: int) -> str:
-            reply = await self.session.send("Runtime.evaluate", expression="document", contextId=world)
-            got = await self.session.send("DOM.getOuterHTML", objectId=reply["result"]["objectId"])
+            got = await self.session.send(
+                "DOM.getOuterHTML",
+                objectId=await self._object(world, selector),
+                includeShadowDOM=include_shadow_dom,
+            )
             html: str = got["outerHTML"]
             return html
 
@@ -545,6 +564,47 @@ class Page:
         if len(html) > MAX_HTML_BYTES or len(html.encode(errors="replace")) > MAX_HTML_BYTES:
             raise TooLarge(f"the document is over the limit of {MAX_HTML_BYTES // 2**20} MiB of HTML")
         return html
+
+    async def text(self, selector: str | None = None) -> str:
+        """What a reader sees, of the page or of an element. Raises InvalidSelector, SelectorNotFound."""
+
+        async def read(world: int) -> str:
+            reply = await self.session.send(
+                "Runtime.callFunctionOn",
+                functionDeclaration=_TEXT,
+                objectId=await self._object(world, selector),
+                returnByValue=True,
+            )
+            return _printable(str(reply["result"].get("value", "")))
+
+        return await self._in_world(read)
+
+    async def scroll_into_view(self, selector: str) -> None:
+        """Scroll an element that has a box into view, if it is not. Raises InvalidSelector, SelectorNotFound."""
+
+        async def scroll(world: int) -> None:
+            await self.session.send("DOM.scrollIntoViewIfNeeded", objectId=await self._object(world, selector))
+
+        await self._in_world(scroll)
+
+    async def _object(self, world: int, selector: str | None) -> str:
+        """The browser's name of the document, or of the first element of a selector."""
+        if selector is None:
+            reply = await self.session.send("Runtime.evaluate", expression="document", contextId=world)
+        else:
+            reply = await self.session.send(
+                "Runtime.callFunctionOn",
+                functionDeclaration=ELEMENT,
+                arguments=[{"value": selector}],
+                executionContextId=world,
+            )
+        if "exceptionDetails" in reply:
+            said = reply["exceptionDetails"].get("exception", {}).get("description", "does not parse")
+            raise InvalidSelector(f"selector {selector!r}: {_printable(said.partition(chr(10))[0])}")
+        if "objectId" not in reply["result"]:
+            raise SelectorNotFound(f"the element of selector {selector!r} is not in the document")
+        object_id: str = reply["result"]["objectId"]
+        return object_id
 
     async def screenshot(
         self, options: CaptureOptions | None = None, *, max_pixels: int = capture.MAX_PIXELS

@@ -62,7 +62,10 @@ ELEMENT_STATE = (
 }"""
 )
 
-# Scrolls the element into view where it is not (lazy content starts to load) and gives its box in page coordinates.
+# -> the node or null; throws what the client's syntax error is
+ELEMENT = "selector => {" + FIND + "return find(selector); }"
+
+# The element's box in page coordinates.
 # -> {x, y, width, height} or {missing: "not in the document" | "not visible"} or {error}
 ELEMENT_BOX = (
     "selector => {"
@@ -72,7 +75,6 @@ ELEMENT_BOX = (
     const node = find(selector);
     if (node === null) return {missing: 'not in the document'};
     if (!visible(node)) return {missing: 'not visible'};
-    Element.prototype.scrollIntoViewIfNeeded.call(node);
     const {x, y, width, height} = boxOf(node);
     return {x: x + visualViewport.pageLeft, y: y + visualViewport.pageTop, width, height};
   } catch (error) { return {error: error.message}; }

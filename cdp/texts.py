@@ -19,6 +19,9 @@ def value_of(text: str, kind: Any) -> Any:
     try:
         if kind is bool:
             return {"true": True, "1": True, "false": False, "0": False}.get(text.lower(), text)
+        if get_origin(kind) is Literal:
+            # Some choices are no texts.
+            return next((choice for choice in get_args(kind) if json.dumps(choice) == text), text)
         if kind is int:
             return int(text)
         if kind is float:
@@ -87,7 +90,8 @@ def add_flags(parser: argparse._ArgumentGroup, fields: Mapping[str, Any], prefix
         if bare is bool:
             options["metavar"] = "true|false"
         elif get_origin(bare) is Literal:
-            options["metavar"] = "|".join(get_args(bare))
+            choices = get_args(bare)
+            options["metavar"] = "|".join(one if isinstance(one, str) else json.dumps(one) for one in choices)
         parser.add_argument(*flags_of(full), **options)
         if attrs.has(bare):
             add_flags(parser, fields_of(bare), f"{full}.")

@@ -19,6 +19,7 @@ import cattrs
 import cattrs.gen
 from cattrs.errors import AttributeValidationNote, ForbiddenExtraKeysError, IterableValidationNote
 
+from . import emulation
 from .network import check_header, check_header_value, cookie_faults, parse_cookies, parse_url
 from .options import Action, CaptureOptions, Cookie, Length, OneOrMore, PageOptions, Range, Viewport, WaitFor
 
@@ -317,12 +318,20 @@ def page_faults(options: PageOptions, given: Mapping[str, object]) -> Iterator[F
         if cookie.url is None and cookie.domain is None and page_url is None:
             yield Fault(f"cookies[{index}]", "needs a domain: the document has no URL")
         yield from _told(f"cookies[{index}].url", parse_url, cookie.url)
-    if options.headers and page_url is None:
-        yield Fault("headers", "have no origin to go to: the document has no URL")
+    for field in ("headers", "auth", "referer"):
+        if getattr(options, field) and page_url is None:
+            yield Fault(field, "has no URL to go with: the document has none")
+    yield from _told("referer", parse_url, options.referer)
+    for field, message in emulation.faults(options):
+        yield Fault(field, message)
+    if not options.javascript:
+        for field in ("js", "wait_for_expression"):
+            if getattr(options, field):
+                yield Fault(field, "contradicts javascript: false")
 
 
 def capture_faults(options: CaptureOptions, viewport: Viewport, max_pixels: int) -> Iterator[Fault]:
-    """Faults between the fields of a picture."""
+    """Faults between the fields of a picture, and with the viewport it is made in."""
     areas = [name for name in ("full_page", "selector", "clip") if getattr(options, name)]
     if len(areas) > 1:
         yield Fault(areas[-1], f"cannot go with {' and '.join(areas[:-1])}: give one of them")
@@ -330,6 +339,16 @@ def capture_faults(options: CaptureOptions, viewport: Viewport, max_pixels: int)
         yield Fault("quality", "goes with jpeg and webp; png loses nothing")
     if options.format == "jpeg" and options.transparent:
         yield Fault("format", "jpeg has no transparency: ask for png or webp")
+    if options.max_height is not None and not options.full_page:
+        yield Fault("max_height", "goes with full_page")
+    if options.padding and options.selector is None:
+        yield Fault("padding", "goes with selector")
+    if options.resize is not None:
+        width, height = options.resize.width, options.resize.height
+        if width is None and height is None:
+            yield Fault("resize", "needs a width, a height or both")
+        elif (width is None or height is None) and options.resize.fit != "inside":
+            yield Fault("resize.fit", f"{options.resize.fit} needs both width and height")
     scale = viewport.device_scale_factor
     if min(viewport.width, viewport.height) * scale < 1:
         yield Fault("viewport", "makes a picture of no pixel: enlarge device_scale_factor")
