@@ -1569,6 +1569,8 @@ async def derived(parsed: ScrapeRequest, html: str, whole: str, url: str, text: 
     return await trio.to_thread.run_sync(make, abandon_on_cancel=True)
 
 
+# As the browser says it: many sites answer others than browsers with something else.
+FETCH_USER_AGENT = "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/156.0.0.0 Safari/537.36"
 # What makes a document another one once a browser has it.
 _NEEDS_BROWSER = re.compile(r"<script|<i?frame|<meta[^>]+refresh|\son[a-z]+\s*=|shadowrootmode", re.IGNORECASE)
 
@@ -1581,7 +1583,7 @@ async def fetch_output(policy: cdp.AddressPolicy, parsed: ScrapeRequest, progres
     assert parsed.url is not None
     progress.enter("navigate", "the server did not answer")
     try:
-        fetched = await fetch(policy, parsed)
+        fetched = await fetch(policy, parsed, user_agent=FETCH_USER_AGENT)
     except NotAPage:
         if auto:
             return None

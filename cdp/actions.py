@@ -291,7 +291,8 @@ def _element_script(parameters: str, body: str, *, asynchronous: bool = False) -
 
 _SEEN = _element_script("", "return visible(node) ? {} : {waiting: 'is not visible'};")
 
-# -> {x, y}: where the mouse hits it, in CSS pixels of the window; {waiting, turn}: `turn` is to be given the next time.
+# -> {x, y, mouse: {x, y}}: where it is hit, in CSS pixels of the layout viewport, and of the visual one, which is
+# another in a mobile page that is zoomed in; {waiting, turn}: `turn` is to be given the next time.
 _AIM = _element_script(
     ", kind, turn",
     """
@@ -330,7 +331,7 @@ _AIM = _element_script(
     const x = (left + right) / 2, y = (top + bottom) / 2;
     const waiting = missed(node, x, y);
     if (waiting !== null) return {waiting, turn: turn + 1};
-    return {x, y};
+    return {x, y, mouse: {x: x - visualViewport.offsetLeft, y: y - visualViewport.offsetTop}};
   }
   return {waiting: 'is outside of what the window shows', turn};
 """,
@@ -371,23 +372,22 @@ _FOCUS = _element_script(
   };
   const editable = getter(HTMLElement, 'isContentEditable');
   const accepts = one => one instanceof HTMLElement && editable(one);
-  const fault = one => {
-    const field = one instanceof HTMLTextAreaElement || one instanceof HTMLInputElement
-      && !/^(button|checkbox|color|file|hidden|image|radio|range|reset|submit)$/.test(one.type);
-    if (field) return one.readOnly ? 'is read-only' : null;
-    return accepts(one) ? null : 'is not a field that takes text';
-  };
-  const held = () => {
-    const now = active();
-    return now && (path(now).includes(node) || accepts(node) && accepts(now) && path(node).includes(now));
-  };
+  const isField = one => one instanceof HTMLTextAreaElement || one instanceof HTMLInputElement
+    && !/^(button|checkbox|color|file|hidden|image|radio|range|reset|submit)$/.test(one.type);
+  const fault = one => isField(one) ? (one.readOnly ? 'is read-only' : null)
+    : accepts(one) ? null : 'is not a field that takes text';
+  // Before it gets the focus: a caret put into a field that is read-only leaves it.
+  if (kind === 'field' && isField(node) && fault(node) !== null) return {waiting: fault(node)};
+  // What is within an editable element cannot have the focus itself.
+  const host = accepts(node) ? path(node).findLast(accepts) : node;
+  const held = () => { const now = active(); return now && path(now).includes(host); };
   if (!held()) {
-    (node instanceof HTMLElement ? HTMLElement : SVGElement).prototype.focus.call(node);
+    (host instanceof HTMLElement ? HTMLElement : SVGElement).prototype.focus.call(host);
     // The caret goes behind what is there, as after a click.
     if (held() && accepts(node)) {
       getSelection().selectAllChildren(node);
       getSelection().collapseToEnd();
-    } else if (held()) getSelection().modify('move', 'forward', 'documentboundary');
+    } else if (held() && isField(active())) getSelection().modify('move', 'forward', 'documentboundary');
   }
   const reason = kind === 'field' ? fault(held() ? active() : node) : null;
   if (reason !== null) return {waiting: reason};
@@ -591,18 +591,18 @@ _BUTTONS = {"left": 1, "right": 2, "middle": 4}
 
 
 async def _point_at(step: _Step, selector: str, kind: str) -> tuple[float, float]:
-    """Move the mouse over an element that can be clicked, and say where that is."""
+    """Move the mouse over an element that can be clicked, and say where the mouse is."""
     while True:
         found = await _element(step, _AIM, selector, kind)
-        x, y = found["x"], found["y"]
+        x, y = found["mouse"]["x"], found["mouse"]["y"]
         await step.page.session.send("Input.dispatchMouseEvent", type="mouseMoved", x=x, y=y, button="none", buttons=0)
         if kind == "hover":
             return x, y
         # What opens under the mouse may lie over the element now.
-        aimed = await step.page.call(_AIMED, selector, kind, x, y)
-        if not aimed.keys() & {"waiting", "error"}:
+        aimed = await step.page.call(_AIMED, selector, kind, found["x"], found["y"])
+        if "waiting" not in aimed:
             return x, y
-        step.say(f"the element {selector!r} {aimed.get('waiting')}")
+        step.say(f"the element {selector!r} {aimed['waiting']}")
 
 
 async def _click(step: _Step, selector: str, kind: str, button: str = "left", count: int = 1) -> None:
@@ -638,25 +638,19 @@ def _key_events(key: Key, modifiers: int) -> list[tuple[str, dict[str, Any]]]:
     """The commands that press a key and let it go."""
     # With one of the others held, a key types nothing.
     text = key.text if modifiers & ~_SHIFT == 0 else ""
-    common: dict[str, Any] = {
+    release: dict[str, Any] = {
+        "type": "keyUp",
         "key": key.key,
         "code": key.code,
         "windowsVirtualKeyCode": key.key_code,
         "modifiers": modifiers,
+        # The modifiers' own are those on the left.
         "location": 1 if key.key in MODIFIERS else 0,
     }
-    return [
-        (
-            "Input.dispatchKeyEvent",
-            {
-                "type": "keyDown" if text else "rawKeyDown",
-                "text": text or None,
-                "unmodifiedText": text or None,
-                **common,
-            },
-        ),
-        ("Input.dispatchKeyEvent", {"type": "keyUp", **common}),
-    ]
+    press = dict(release)
+    press["type"] = "keyDown" if text else "rawKeyDown"
+    press["text"] = press["unmodifiedText"] = text or None
+    return [("Input.dispatchKeyEvent", press), ("Input.dispatchKeyEvent", release)]
 
 
 async def _type(step: _Step, action: TypeText) -> None:

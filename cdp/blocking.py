@@ -9,7 +9,7 @@ a worker's script counts as `other`.
 Hosts are refused by the egress door, which covers workers and websockets as well and costs the page nothing. They are
 in `adhosts.json`: the domains that third-party-web 0.30.0 of 2026-09-14 (npm; MIT License, Copyright (c) 2019 Patrick
 Hulce) has under ad, analytics and tag-manager, without those that also carry what people come to see (`left_out`), and
-with a few of its other categories' subdomains (`added`). Lists in the language of EasyList are under the GPL or CC
+with the trackers' own hosts below such ones (`added`). Lists in the language of EasyList are under the GPL or CC
 BY-SA; the StevenBlack list, MIT by name, holds parts for non-commercial use only.
 """
 
@@ -26,8 +26,8 @@ import attrs
 
 from .options import ResourceType
 
-# The browser's names (`Network.ResourceType`) for each of our kinds; what `fetch()` asks for is an XHR in the Fetch
-# domain of Chromium 156, and Fetch there is a prefetch.
+# The Fetch domain's names for our kinds (Chromium 156). What `fetch()` asks for is an XHR there, and Fetch a prefetch;
+# websockets do not pass, and nothing headless asks for a manifest.
 _TYPES: Mapping[ResourceType, tuple[str, ...]] = {
     "image": ("Image",),
     "font": ("Font",),
@@ -38,13 +38,13 @@ _TYPES: Mapping[ResourceType, tuple[str, ...]] = {
     "fetch": ("XHR",),
     "websocket": (),
     "eventsource": ("EventSource",),
-    "manifest": ("Manifest",),
+    "manifest": (),
     "texttrack": ("TextTrack",),
     "ping": ("Ping", "CSPViolationReport"),
     "frame": ("Document",),
-    "other": ("Other", "Fetch", "Prefetch", "SignedExchange", "FedCM"),
+    "other": ("Other", "Fetch"),
 }
-# What the Fetch domain of Chromium 156 calls them; a header tells them from the others.
+# What these come as; a header tells them from the others.
 _SEEN_AS = {"EventSource": "XHR", "TextTrack": "Media"}
 
 # A blocked websocket is one to a port that Chromium refuses by itself: an error event, without a connection.

@@ -14,7 +14,7 @@ import trio
 from . import settle
 from .connection import Connection
 from .errors import InvalidSelector, SelectorNotFound, TooLarge
-from .options import DEFAULT_QUALITY, CaptureOptions, Clip, Resize
+from .options import DEFAULT_QUALITY, CaptureOptions, Clip, Resize, Viewport
 from .selectors import ELEMENT_BOX
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 # empty string and no error.
 FORMAT_EXTENT_PX = {"webp": 16_383, "jpeg": 65_500}
 MAX_PIXELS = 64_000_000
+TOUCH: tuple[str, dict[str, Any]] = ("Emulation.setTouchEmulationEnabled", {"enabled": True, "maxTouchPoints": 5})
 # Decoding holds the interpreter; slices of this many characters (a multiple of four) let other tasks in between.
 DECODE_SLICE = 2**22
 
@@ -115,7 +116,7 @@ async def screenshot(page: Page, options: CaptureOptions, max_pixels: int) -> Pi
         encoding,
         area=area,
         beyond_viewport=beyond_viewport,
-        scale=page.viewport.device_scale_factor,
+        viewport=page.viewport,
         max_pixels=max_pixels,
     )
     if frozen["changed"]:
@@ -208,12 +209,19 @@ async def resized(page: Page, picture: Picture, options: CaptureOptions, max_pix
 
 
 async def take_picture(
-    session: Connection, options: CaptureOptions, *, area: Clip, beyond_viewport: bool, scale: float, max_pixels: int
+    session: Connection,
+    options: CaptureOptions,
+    *,
+    area: Clip,
+    beyond_viewport: bool,
+    viewport: Viewport,
+    max_pixels: int,
 ) -> Picture:
     """`Page.captureScreenshot` of an area in page coordinates.
 
     Raises TooLarge before anything is drawn. `beyond_viewport` False means that the area is the viewport itself.
     """
+    scale, touch = viewport.device_scale_factor, viewport.touch
     check_extent(area.width, area.height, scale, options.format, max_pixels)
     params: dict[str, Any] = {"format": options.format, "optimizeForSpeed": options.optimize_for_speed}
     if options.format != "png":
@@ -224,7 +232,12 @@ async def take_picture(
     if options.transparent:
         clear = {"r": 0, "g": 0, "b": 0, "a": 0}
         commands.insert(0, ("Emulation.setDefaultBackgroundColorOverride", {"color": clear}))
-    encoded: str = (await session.send_all(*commands))[-1]["data"]
+    if touch and beyond_viewport:
+        # Such a picture makes Chromium 156 apply its preferences anew, a mouse among them, before and after the frame.
+        commands.append(TOUCH)
+    encoded: str = next(reply["data"] for reply in await session.send_all(*commands) if "data" in reply)
+    if touch and beyond_viewport:
+        await session.send_all(TOUCH)
     if options.transparent:
         # Not sent along with the others: it would be carried out before the frame is drawn (Chromium 156).
         await session.send("Emulation.setDefaultBackgroundColorOverride")

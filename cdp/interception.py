@@ -6,8 +6,10 @@ document kept when the page moves on to a dead address.
 
 from __future__ import annotations
 
+import re
 from base64 import b64encode
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from . import network
@@ -35,6 +37,8 @@ class Interception:
         self._rules = Rules()
         # The base64 body that stands in for the server's answer, once.
         self._content: str | None = None
+        # While the client's own navigation is under way: why it failed, once it did.
+        self._own_failure: list[str] | None = None
         # A document is there; it is kept when the page moves on to an address that fails.
         self._keep = False
 
@@ -53,6 +57,16 @@ class Interception:
     def keep_document(self) -> None:
         """From now on a document that fails to come leaves the one shown."""
         self._keep = True
+
+    @contextmanager
+    def own_navigation(self) -> Iterator[list[str]]:
+        """While the page is sent somewhere by us: a failure on the way is no news to tell, but goes into the list."""
+        failures: list[str] = []
+        self._own_failure = failures
+        try:
+            yield failures
+        finally:
+            self._own_failure = None
 
     def command(self) -> tuple[str, dict[str, Any]]:
         """What makes the browser hold up what is wanted now; it replaces the command before."""
@@ -106,7 +120,11 @@ class Interception:
             return
         cause = self._ledger.failure_at(*network.endpoint_of(url))
         reason = cause.text if cause is not None else params["responseErrorReason"]
-        self._warn(f"the page moved on to {url}, which failed: {reason}")
+        if self._own_failure is not None:
+            words = re.sub("(?<=[a-z])(?=[A-Z])", "_", params["responseErrorReason"])
+            self._own_failure.append(f"net::ERR_{words.upper()}")
+        else:
+            self._warn(f"the page moved on to {url}, which failed: {reason}")
         await self._session.post("Fetch.failRequest", requestId=request_id, errorReason="Aborted")
 
     async def _authenticate(self, params: dict[str, Any]) -> None:

@@ -215,10 +215,15 @@ class Page:
                     # A page may load thousands of resources; only its documents are read whole.
                     if event.method not in traffic.EVENTS or '"type":"Document"' in event.text:
                         await self._apply(event.method, event.params())
-                    self._changed.set()
+                    self._wake()
             except CDPError:
                 # Whoever waits meets the same fault in `_until`.
-                self._changed.set()
+                self._wake()
+
+    def _wake(self) -> None:
+        # Every waiter holds this one; who comes later waits for the next.
+        self._changed.set()
+        self._changed = trio.Event()
 
     async def _apply(self, method: str, params: dict[str, Any]) -> None:
         document = self._document
@@ -294,7 +299,6 @@ class Page:
     async def _until(self, reached_it: Callable[[], bool]) -> None:
         while not reached_it():
             self.session.check()
-            self._changed = trio.Event()
             await self._changed.wait()
 
     async def _caught_up(self) -> None:
@@ -305,7 +309,6 @@ class Page:
     async def until_event(self) -> None:
         """Wait until something happens to the page."""
         self.session.check()
-        self._changed = trio.Event()
         await self._changed.wait()
         self.session.check()
 
@@ -393,13 +396,16 @@ class Page:
             self._door.refuse = ad_filter(network.endpoint_of(url)[0])
         # Once: where a page goes from here is not the client's referer's doing.
         referer, self._referer = self._referer, None
-        reply = await self.session.send(
-            "Page.navigate", url=url, referrer=referer, referrerPolicy="unsafeUrl" if referer else None
-        )
+        with self._interception.own_navigation() as failures:
+            reply = await self.session.send(
+                "Page.navigate", url=url, referrer=referer, referrerPolicy="unsafeUrl" if referer else None
+            )
+            await self._caught_up()
         loader_id = reply.get("loaderId", "")
         if reply.get("errorText") or reply.get("isDownload"):
-            await self._caught_up()
-            raise self._failure(loader_id, reply.get("errorText", ""), is_download=reply.get("isDownload", False))
+            # What keeps the document before aborts the navigation, which hides why.
+            net_error = failures[0] if failures else reply.get("errorText", "")
+            raise self._failure(loader_id, net_error, is_download=reply.get("isDownload", False))
         if not loader_id:
             # Another place in the document that is there already.
             return

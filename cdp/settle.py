@@ -91,7 +91,9 @@ async def _settle_document(page: Page, tell: Callable[[str], None], whole_page: 
     )
     if scripted:
         tell("quiet")
-        await _within(page, QUIET_BUDGET_S, lambda: _quiet(page), lambda: "the document keeps changing")
+        # What was given up is not waited for again.
+        dead = set(page.traffic.in_flight(trio.current_time(), pending))
+        await _within(page, QUIET_BUDGET_S, lambda: _quiet(page, dead), lambda: _still_busy(page, dead))
     tell("fonts")
     fonts_s = FONTS_BUDGET_S if in_time else LATE_BUDGET_S
     await _within(page, fonts_s, lambda: page.call(_FONTS_READY), lambda: "fonts are not ready")
@@ -133,9 +135,18 @@ def _still_loading(page: Page, request_ids: list[str]) -> str:
     return f"requests in flight: {page.traffic.shown(left)}"
 
 
-async def _quiet(page: Page) -> None:
-    while await page.call(_CHANGED_MS_AGO) < QUIET_S * 1000 or page.traffic.in_flight(trio.current_time()):
+async def _quiet(page: Page, dead: set[str]) -> None:
+    while await page.call(_CHANGED_MS_AGO) < QUIET_S * 1000 or _alive(page, dead):
         await page.sleep(QUIET_POLL_S)
+
+
+def _alive(page: Page, dead: set[str]) -> list[str]:
+    return [request_id for request_id in page.traffic.in_flight(trio.current_time()) if request_id not in dead]
+
+
+def _still_busy(page: Page, dead: set[str]) -> str:
+    left = _alive(page, dead)
+    return f"requests in flight: {page.traffic.shown(left)}" if left else "the document keeps changing"
 
 
 async def network_idle(page: Page) -> None:

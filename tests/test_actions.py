@@ -21,9 +21,9 @@ QUICK_S = 20
 """Far longer than anything here takes: only a hang gets there."""
 
 LOG = """<script>
-const log = [];
-const note = (...words) => log.push(words.join(' '));
-const watch = (node, ...types) => types.forEach(type => node.addEventListener(type, event => note(type,
+var log = [];
+var note = (...words) => log.push(words.join(' '));
+var watch = (node, ...types) => types.forEach(type => node.addEventListener(type, event => note(type,
   event.isTrusted ? 'trusted' : 'own')));
 </script>"""
 BUTTON = '<button id="a" onclick="note(\'clicked\')">Go on</button>'
@@ -39,6 +39,27 @@ async def do(page: cdp.Page, kind: str, **fields: object) -> Record:
     """Perform one step as the second of a job."""
     with trio.fail_after(QUICK_S):
         return await perform(page, step(kind, **fields), 1)
+
+
+async def failure(page: cdp.Page, kind: str, **fields: object) -> str:
+    """Why a step fails."""
+    with pytest.raises(ActionFailed) as failed:
+        await do(page, kind, **fields)
+    return str(failed.value).removeprefix(f"action 1 ({kind}) failed: ")
+
+
+async def awaited(page: cdp.Page, kind: str, **fields: object) -> str:
+    """What a step says first that it waits for, once the page has answered."""
+    told: list[str] = []
+
+    def tell(sentence: str) -> None:
+        told.append(sentence)
+        if len(told) == 2:
+            scope.cancel()
+
+    with trio.fail_after(QUICK_S), trio.CancelScope() as scope:
+        await perform(page, step(kind, **fields), 0, tell=tell)
+    return told[1]
 
 
 async def logged(page: cdp.Page) -> list[str]:
@@ -111,11 +132,11 @@ async def test_perform_tells_what_it_waits_for_when_that_changes(page: cdp.Page)
     assert told == ["the page has not answered yet", "the element '#a' is not visible"]
 
 
-@pytest.mark.parametrize("kind", ["click", "wait", "select", "check", "type", "scroll"])
-async def test_perform_fails_at_once_for_an_invalid_selector(page: cdp.Page, kind: str) -> None:
-    fields = {"select": {"value": "x"}, "type": {"text": "x"}}.get(kind, {})
-    with pytest.raises(ActionFailed, match=r"selector 'p:nope': .*not a valid selector"):
-        await do(page, kind, selector="p:nope", **fields)
+async def test_perform_fails_at_once_for_an_invalid_selector(page: cdp.Page) -> None:
+    fields: dict[str, dict[str, object]] = {"select": {"value": "x"}, "type": {"text": "x"}}
+    for kind in ("click", "wait", "select", "check", "type", "scroll"):
+        with pytest.raises(ActionFailed, match=r"selector 'p:nope': .*not a valid selector"):
+            await do(page, kind, selector="p:nope", **fields.get(kind, {}))
 
 
 @pytest.mark.parametrize("optional", [False, True])
@@ -152,25 +173,23 @@ async def test_click_twice_is_a_double_click(page: cdp.Page) -> None:
     assert await logged(page) == ["mousedown 1", "click 1", "mousedown 2", "click 2", "dblclick 2"]
 
 
-@pytest.mark.parametrize(
-    ("button", "expected"), [("right", ["down 2 2", "contextmenu"]), ("middle", ["down 1 4", "auxclick"])]
-)
-async def test_click_with_another_button(page: cdp.Page, button: str, expected: list[str]) -> None:
+async def test_click_with_another_button(page: cdp.Page) -> None:
     await show(
         page,
         '<p id="a">word</p><script>a.onmousedown = event => note("down", event.button, event.buttons);'
         'a.oncontextmenu = () => note("contextmenu"); a.onauxclick = event => event.button == 1 && note("auxclick")'
         "</script>",
     )
-    await do(page, "click", selector="#a", button=button)
-    assert await logged(page) == expected
+    await do(page, "click", selector="#a", button="right")
+    await do(page, "click", selector="#a", button="middle")
+    assert await logged(page) == ["down 2 2", "contextmenu", "down 1 4", "auxclick"]
 
 
-@pytest.mark.parametrize("selector", ["text=go on", "xpath=//button", "button >  *, #a"])
-async def test_click_finds_by_every_kind_of_selector(page: cdp.Page, selector: str) -> None:
+async def test_click_finds_by_every_kind_of_selector(page: cdp.Page) -> None:
     await show(page, BUTTON)
-    await do(page, "click", selector=selector)
-    assert await logged(page) == ["clicked"]
+    for selector in ("text=go on", "xpath=//button", "button >  *, #a"):
+        await do(page, "click", selector=selector)
+    assert await logged(page) == ["clicked"] * 3
 
 
 async def test_click_hits_the_middle_of_what_is_visible(page: cdp.Page) -> None:
@@ -193,19 +212,17 @@ async def test_click_hits_a_link_that_is_broken_into_lines(page: cdp.Page) -> No
     assert await logged(page) == ["link"]
 
 
-@pytest.mark.parametrize(
-    "place",
-    [
+async def test_click_scrolls_into_view(page: cdp.Page) -> None:
+    places = (
         '<div style="height:5000px"></div>{}',
         '<div style="height:200px;overflow:auto"><div style="height:3000px"></div>{}</div>',
         '<style>html {{ scroll-behavior: smooth }}</style><div style="height:9000px"></div>{}',
         '<div style="width:4000px;height:9000px"></div><div style="margin-left:3000px">{}</div>',
-    ],
-)
-async def test_click_scrolls_into_view(page: cdp.Page, place: str) -> None:
-    await show(page, place.format(BUTTON))
-    await do(page, "click", selector="#a")
-    assert await logged(page) == ["clicked"]
+    )
+    for place in places:
+        await show(page, place.format(BUTTON))
+        await do(page, "click", selector="#a")
+        assert await logged(page) == ["clicked"]
 
 
 async def test_click_leaves_the_page_where_it_is_for_what_is_in_view(page: cdp.Page) -> None:
@@ -215,11 +232,12 @@ async def test_click_leaves_the_page_where_it_is_for_what_is_in_view(page: cdp.P
     assert await page.evaluate("scrollY") == 0
 
 
-async def test_click_hits_in_a_mobile_page_that_is_zoomed_out(page: cdp.Page, site: Site) -> None:
-    wide = '<div style="width:1600px;height:2000px"></div>'
-    place = f'<div style="position:absolute;left:900px;top:1500px">{BUTTON}</div>'
-    await page.prepare(PageOptions(url=site.url("/wide"), viewport=Viewport(400, 600, mobile=True)))
-    await page.navigate(site.add("/wide", f"<!DOCTYPE html>{LOG}{wide}{place}"))
+@pytest.mark.parametrize("zoom", ["width=1200", "width=device-width, initial-scale=2"])
+async def test_click_hits_in_a_mobile_page_that_is_zoomed(page: cdp.Page, site: Site, zoom: str) -> None:
+    head = f'<!DOCTYPE html><meta name="viewport" content="{zoom}">{LOG}<div style="width:800px;height:3000px"></div>'
+    place = f'<div style="position:absolute;left:330px;top:1900px">{BUTTON}</div>'
+    await page.prepare(PageOptions(url=site.url("/zoom"), viewport=Viewport(400, 600, mobile=True)))
+    await page.navigate(site.add("/zoom", head + place))
     await do(page, "click", selector="#a")
     assert await logged(page) == ["clicked"]
 
@@ -233,14 +251,14 @@ async def test_click_works_without_javascript(page: cdp.Page, site: Site) -> Non
 
 async def test_click_waits_until_the_element_is_there(page: cdp.Page) -> None:
     await show(
-        page, f"<script>setTimeout(() => document.body.insertAdjacentHTML('beforeend', `{BUTTON}`), 150)</script>"
+        page, f"<script>setTimeout(() => document.body.insertAdjacentHTML('beforeend', `{BUTTON}`), 60)</script>"
     )
     await do(page, "click", selector="#a")
     assert await logged(page) == ["clicked"]
 
 
 async def test_click_waits_until_the_element_is_enabled(page: cdp.Page) -> None:
-    await show(page, BUTTON + "<script>a.disabled = true; setTimeout(() => a.disabled = false, 150)</script>")
+    await show(page, BUTTON + "<script>a.disabled = true; setTimeout(() => a.disabled = false, 60)</script>")
     await do(page, "click", selector="#a")
     assert await logged(page) == ["clicked"]
 
@@ -257,7 +275,7 @@ async def test_click_waits_until_the_element_rests(page: cdp.Page) -> None:
 
 
 async def test_click_waits_until_the_element_is_uncovered(page: cdp.Page) -> None:
-    await show(page, BUTTON + OVERLAY + "<script>setTimeout(() => over.remove(), 150)</script>")
+    await show(page, BUTTON + OVERLAY + "<script>setTimeout(() => over.remove(), 60)</script>")
     await do(page, "click", selector="#a")
     assert await logged(page) == ["clicked"]
 
@@ -272,27 +290,23 @@ async def test_click_finds_an_element_that_is_made_anew(page: cdp.Page) -> None:
     assert await logged(page) == ["clicked"]
 
 
-@pytest.mark.parametrize(
-    ("body", "reason"),
-    [
-        ("", "is not in the document"),
-        ('<button id="a" style="visibility:hidden">x</button>', "is not visible"),
-        ('<fieldset disabled><button id="a">x</button></fieldset>', "is disabled"),
-        ('<button disabled><b id="a">x</b></button>', "is disabled"),
-        (BUTTON + OVERLAY, 'is covered by <p> in <div id="over" class="veil">'),
-        (BUTTON + '<div class="veil" style="position:fixed;inset:0"></div>', 'is covered by <div class="veil">'),
-        ('<button id="a" style="position:absolute;left:-300px">x</button>', "is outside of what the window shows"),
-        (
-            '<button id="a" style="animation:m 9s infinite">x</button><style>@keyframes m{to{margin-left:9em}}</style>',
-            "is moving",
-        ),
-    ],
-)
-async def test_click_tells_why_it_waits(page: cdp.Page, body: str, reason: str) -> None:
-    await show(page, body)
-    with pytest.raises(ActionFailed) as failed:
-        await do(page, "click", selector="#a", timeout_ms=400)
-    assert str(failed.value) == f"action 1 (click) failed: not done within 400 ms: the element '#a' {reason}"
+async def test_click_tells_why_it_waits(page: cdp.Page) -> None:
+    slide = "<style>@keyframes m { to { margin-left: 900px } }</style>"
+    expected = {
+        "": "is not in the document",
+        '<button id="a" style="visibility:hidden">x</button>': "is not visible",
+        '<fieldset disabled><button id="a">x</button></fieldset>': "is disabled",
+        '<button disabled><b id="a">x</b></button>': "is disabled",
+        BUTTON + OVERLAY: 'is covered by <p> in <div id="over" class="veil">',
+        BUTTON + '<i class="veil" style="position:fixed;inset:0"></i>': 'is covered by <i class="veil">',
+        '<button id="a" style="position:absolute;left:-300px">x</button>': "is outside of what the window shows",
+        f'{slide}<button id="a" style="animation:m 9s infinite">x</button>': "is moving",
+    }
+    seen = {}
+    for body in expected:
+        await show(page, body)
+        seen[body] = await awaited(page, "click", selector="#a")
+    assert seen == {body: f"the element '#a' {reason}" for body, reason in expected.items()}
 
 
 async def test_click_does_not_press_what_is_covered(page: cdp.Page) -> None:
@@ -313,7 +327,7 @@ async def test_click_waits_when_the_mouse_itself_opens_something_over_the_elemen
         page,
         BUTTON + "<script>a.onmouseenter = () => { a.onmouseenter = null;"
         f"document.body.insertAdjacentHTML('beforeend', `{OVERLAY}`); over.onclick = () => note('overlay');"
-        "setTimeout(() => over.remove(), 150) }</script>",
+        "setTimeout(() => over.remove(), 60) }</script>",
     )
     await do(page, "click", selector="#a")
     assert await logged(page) == ["clicked"]
@@ -345,45 +359,40 @@ async def test_click_names_what_covers_within_a_shadow(page: cdp.Page) -> None:
         '<x-box id="box"><b id="a">words</b></x-box><script>box.attachShadow({mode: "open"}).innerHTML ='
         '\'<slot></slot><i class="lid" style="position:fixed;inset:0"></i>\'</script>',
     )
-    record = await do(page, "click", selector="#a", timeout_ms=200, optional=True)
-    assert (record.error or "").endswith("""the element '#a' is covered by <i class="lid">""")
+    assert await awaited(page, "click", selector="#a") == """the element '#a' is covered by <i class="lid">"""
 
 
-@pytest.mark.parametrize("event", ["onmousedown", "onmouseup", "onclick", "onmousemove"])
-async def test_click_that_opens_a_dialog_goes_on(page: cdp.Page, event: str) -> None:
-    await show(page, f'<button id="a" {event}="note(confirm(`sure?`))">x</button>')
-    await do(page, "click", selector="#a")
-    assert "false" in await logged(page)
+async def test_click_that_opens_a_dialog_goes_on(page: cdp.Page) -> None:
+    for event in ("onmousemove", "onmousedown", "onmouseup", "onclick"):
+        await show(page, f'<button id="a" {event}="note(confirm(`sure?`))">x</button>')
+        await do(page, "click", selector="#a")
+        assert "false" in await logged(page)
 
 
-@pytest.mark.parametrize(
-    "body",
-    [
-        '<a id="a" href="{}">on</a>',
-        '<form action="{}"><button id="a">send</button></form>',
-        '<form action="{}" method="post"><button id="a">send</button></form>',
-        '<button id="a" onclick="location = \'{}\'">on</button>',
-        '<button id="a" onclick="setTimeout(() => location = \'{}\')">on</button>',
-        '<button id="a" onmousedown="location = \'{}\'">on</button>',
-        '<button id="a" onmousemove="location = \'{}\'">on</button><p id="box"></p>',
-    ],
-)
-async def test_click_waits_for_the_page_it_leads_to(page: cdp.Page, site: Site, body: str) -> None:
+async def test_click_waits_for_the_page_it_leads_to(page: cdp.Page, site: Site) -> None:
     target = site.url("/ok", "localhost")
-    # `/ok` has no button: a mouse that only came near finds nothing to click there any more.
-    await page.navigate(site.add("/start", body.format(target)))
-    await do(page, "click", selector="#a, #box")
-    assert (await page.info()).title == OK_TITLE
+    bodies = (
+        f'<a id="a" href="{target}">on</a>',
+        f'<form action="{target}"><button id="a">send</button></form>',
+        f'<form action="{target}" method="post"><button id="a">send</button></form>',
+        f"""<button id="a" onclick="location = '{target}'">on</button>""",
+        f"""<button id="a" onclick="setTimeout(() => location = '{target}')">on</button>""",
+        f"""<button id="a" onmousedown="location = '{target}'">on</button>""",
+    )
+    for body in bodies:
+        await page.navigate(site.add("/start", body))
+        await do(page, "click", selector="#a")
+        assert (await page.info()).title == OK_TITLE
 
 
 async def test_click_works_in_a_page_that_replaced_built_ins(page: cdp.Page) -> None:
     await show(
         page,
         BUTTON + "<script>const no = () => { throw new Error('mine') };"
-        "for (const name of ['matches', 'closest', 'getBoundingClientRect', 'getClientRects', 'scrollIntoView'])"
+        "for (var name of ['matches', 'closest', 'getBoundingClientRect', 'getClientRects', 'scrollIntoView'])"
         "Element.prototype[name] = no;"
         "Document.prototype.elementFromPoint = Document.prototype.querySelector = no;"
-        "for (const name of ['some', 'every', 'filter', 'includes', 'at']) Array.prototype[name] = no;"
+        "for (var name of ['some', 'every', 'filter', 'includes', 'at']) Array.prototype[name] = no;"
         "Object.getOwnPropertyDescriptor = requestAnimationFrame = no; IntersectionObserver = Promise = null</script>",
     )
     await do(page, "click", selector="#a")
@@ -419,29 +428,28 @@ BOXES = """<input id="box" type="checkbox"><input id="full" type="checkbox" chec
 <script>document.addEventListener('click', event => note(event.target.id, event.isTrusted))</script>"""
 
 
-@pytest.mark.parametrize(
-    ("kind", "selector", "box"),
-    [
+async def test_check_brings_the_box_into_the_state(page: cdp.Page) -> None:
+    cases = (
         ("check", "#box", "box"),
         ("uncheck", "#full", "full"),
         ("check", "#two", "two"),
         ("check", "#label", "inner"),
-        ("check", "text=words", "inner"),
+        ("uncheck", "text=words", "inner"),
         ("check", "#unseen", "unseen"),
-        ("check", "#drawn", "unseen"),
-    ],
-)
-async def test_check_brings_the_box_into_the_state(page: cdp.Page, kind: str, selector: str, box: str) -> None:
+        ("uncheck", "#drawn", "unseen"),
+    )
     await show(page, BOXES)
-    await do(page, kind, selector=selector)
-    assert await page.evaluate(f"{box}.checked") == (kind == "check")
-    assert "false" not in " ".join(await logged(page))
+    for kind, selector, box in cases:
+        await do(page, kind, selector=selector)
+        assert await page.evaluate(f"{box}.checked") == (kind == "check")
+    # A label's click makes another one on its box, which counts as the user's too.
+    assert {line.split()[1] for line in await logged(page)} == {"true"}
 
 
-@pytest.mark.parametrize(("kind", "selector"), [("uncheck", "#box"), ("check", "#full"), ("uncheck", "#two")])
-async def test_check_leaves_a_box_that_is_in_the_state(page: cdp.Page, kind: str, selector: str) -> None:
+async def test_check_leaves_a_box_that_is_in_the_state(page: cdp.Page) -> None:
     await show(page, BOXES)
-    await do(page, kind, selector=selector)
+    for kind, selector in (("uncheck", "#box"), ("check", "#full"), ("uncheck", "#two")):
+        await do(page, kind, selector=selector)
     assert await logged(page) == []
 
 
@@ -475,37 +483,36 @@ FIELD = '<input id="a" value="old">'
 TEXT = "Hello, World! 50% #~{|}"
 
 
-@pytest.mark.parametrize(
-    ("field", "value"),
-    [
-        (FIELD, "a.value"),
-        ('<textarea id="a">old</textarea>', "a.value"),
-        ('<input id="a" type="email" value="old">', "a.value"),
-        ('<div id="a" contenteditable>old</div>', "a.textContent"),
-        ('<label id="a">Name <input id="in" value="old"></label>', "document.querySelector('#in').value"),
-        ('<div contenteditable><p>other</p><p id="a">old</p></div>', "a.textContent"),
-    ],
-)
-async def test_type_writes_behind_what_is_there(page: cdp.Page, field: str, value: str) -> None:
-    await show(page, field)
-    await do(page, "type", selector="#a", text="-x1")
-    assert await page.evaluate(value) == "old-x1"
+async def test_type_writes_behind_what_is_there(page: cdp.Page) -> None:
+    values = {
+        FIELD: "a.value",
+        '<textarea id="a">old</textarea>': "a.value",
+        '<input id="a" type="email" value="old">': "a.value",
+        '<div id="a" contenteditable>old</div>': "a.textContent",
+        '<label id="a">Name <input id="in" value="old"></label>': "document.querySelector('#in').value",
+        '<div contenteditable><p>other</p><p id="a">old</p></div>': "a.textContent",
+    }
+    seen = {}
+    for field, value in values.items():
+        await show(page, field)
+        await do(page, "type", selector="#a", text="-x1")
+        seen[field] = await page.evaluate(value)
+    assert seen == dict.fromkeys(values, "old-x1")
 
 
-@pytest.mark.parametrize(
-    ("field", "value"),
-    [
-        (FIELD, "a.value"),
-        ('<textarea id="a">old\n\nlines</textarea>', "a.value"),
-        ('<input id="a" type="number" value="12">', "a.value"),
-        ('<div id="a" contenteditable>old <b>and</b> <p>more</p></div>', "a.innerText"),
-    ],
-)
-async def test_type_clears_first(page: cdp.Page, field: str, value: str) -> None:
-    await show(page, field + "<p>rest of the page</p><script>watch(a, 'input')</script>")
-    await do(page, "type", selector="#a", text="7", clear=True)
-    assert await page.evaluate(value) == "7"
-    assert await logged(page) == ["input trusted"] * 2
+async def test_type_clears_first(page: cdp.Page) -> None:
+    values = {
+        FIELD: "a.value",
+        '<textarea id="a">old\n\nlines</textarea>': "a.value",
+        '<input id="a" type="number" value="12">': "a.value",
+        '<div id="a" contenteditable>old <b>and</b> <p>more</p></div>': "a.innerText",
+    }
+    seen = {}
+    for field, value in values.items():
+        await show(page, field + "<p>rest of the page</p><script>watch(a, 'input')</script>")
+        await do(page, "type", selector="#a", text="7", clear=True)
+        seen[field] = (await page.evaluate(value), await logged(page))
+    assert seen == dict.fromkeys(values, ("7", ["input trusted"] * 2))
 
 
 async def test_type_of_nothing_clears_only(page: cdp.Page) -> None:
@@ -587,27 +594,25 @@ async def test_type_waits_between_keys(page: cdp.Page) -> None:
 
 
 async def test_type_waits_until_the_field_takes_text(page: cdp.Page) -> None:
-    await show(page, '<input id="a" readonly><script>setTimeout(() => a.readOnly = false, 150)</script>')
+    await show(page, '<input id="a" readonly><script>setTimeout(() => a.readOnly = false, 60)</script>')
     await do(page, "type", selector="#a", text="x")
     assert await page.evaluate("a.value") == "x"
 
 
-@pytest.mark.parametrize(
-    ("field", "reason"),
-    [
-        ('<input id="a" readonly>', "is read-only"),
-        ('<input id="a" disabled>', "is disabled"),
-        ('<input id="a" style="display:none">', "is not visible"),
-        ('<p id="a">words</p>', "is not a field that takes text"),
-        ('<input id="a" type="checkbox">', "is not a field that takes text"),
-        ('<input id="a" onfocus="this.blur()">', "does not take the focus"),
-    ],
-)
-async def test_type_tells_why_it_waits(page: cdp.Page, field: str, reason: str) -> None:
-    await show(page, field)
-    with pytest.raises(ActionFailed) as failed:
-        await do(page, "type", selector="#a", text="x", timeout_ms=150)
-    assert str(failed.value).endswith(f"not done within 150 ms: the element '#a' {reason}")
+async def test_type_tells_why_it_waits(page: cdp.Page) -> None:
+    expected = {
+        '<input id="a" readonly>': "is read-only",
+        '<input id="a" disabled>': "is disabled",
+        '<input id="a" style="display:none">': "is not visible",
+        '<p id="a">words</p>': "is not a field that takes text",
+        '<input id="a" type="checkbox">': "is not a field that takes text",
+        '<input id="a" onfocus="this.blur()">': "does not take the focus",
+    }
+    seen = {}
+    for field in expected:
+        await show(page, field)
+        seen[field] = await awaited(page, "type", selector="#a", text="x")
+    assert seen == {field: f"the element '#a' {reason}" for field, reason in expected.items()}
 
 
 async def test_type_reaches_a_field_in_the_shadow_of_the_element(page: cdp.Page) -> None:
@@ -678,7 +683,7 @@ def test_parse_keys_names_some_keys() -> None:
 
 
 async def test_press_names_every_key_as_the_browser_does(page: cdp.Page) -> None:
-    names = ["Enter", "Tab", "ArrowDown", "F5", "Escape", "a", "A", "?", "PageUp", "Delete", "F24", "Space", "Meta"]
+    names = ["Enter", "ArrowDown", "F5", "A", "?", "Delete", "Space", "Meta"]
     await show(
         page,
         '<p id="a" tabindex="0">x</p><script>document.addEventListener("keydown", event => {'
@@ -706,20 +711,20 @@ async def test_press_holds_the_modifiers(page: cdp.Page) -> None:
     ]
 
 
-@pytest.mark.parametrize(
-    ("field", "key", "expected"),
-    [
-        ('<input id="a" value="one two">', "Control+A", "one two"),
-        ('<textarea id="a">one two</textarea>', "Control+a", "one two"),
-        ('<div id="a" contenteditable>one two</div>', "Control+A", "one two"),
-        ('<input id="a" value="one two">', "Shift+Home", "one two"),
-        ('<input id="a" value="one two">', "Control+Shift+ArrowLeft", "two"),
-    ],
-)
-async def test_press_edits_as_the_keyboard_does(page: cdp.Page, field: str, key: str, expected: str) -> None:
-    await show(page, field)
-    await do(page, "press", key=key, selector="#a")
-    assert await page.evaluate("getSelection().toString()") == expected
+async def test_press_edits_as_the_keyboard_does(page: cdp.Page) -> None:
+    expected = {
+        ('<input id="a" value="one two">', "Control+A"): "one two",
+        ('<textarea id="a">one two</textarea>', "Control+a"): "one two",
+        ('<div id="a" contenteditable>one two</div>', "Control+A"): "one two",
+        ('<input id="a" value="one two">', "Shift+Home"): "one two",
+        ('<input id="a" value="one two">', "Control+Shift+ArrowLeft"): "two",
+    }
+    seen = {}
+    for field, key in expected:
+        await show(page, field)
+        await do(page, "press", key=key, selector="#a")
+        seen[field, key] = await page.evaluate("getSelection().toString()")
+    assert seen == expected
 
 
 async def test_press_of_a_printed_key_types_it(page: cdp.Page) -> None:
@@ -756,21 +761,22 @@ one.addEventListener(type, event => note(type, event.bubbles))</script>"""
 CHOSEN = "[...document.querySelectorAll('#{} option:checked')].map(one => one.index)"
 
 
-@pytest.mark.parametrize(
-    ("value", "index"), [("v1", 1), ("First one", 1), (" First  one ", 1), ("Second", 2), ("x", 2)]
-)
-async def test_select_chooses_by_value_or_label(page: cdp.Page, value: str, index: int) -> None:
+async def test_select_chooses_by_value_or_label(page: cdp.Page) -> None:
+    expected = {"v1": 1, "Second": 2, "First one": 1, "x": 2, " First  one ": 1}
     await show(page, CHOICES)
-    await do(page, "select", selector="#a", value=value)
-    assert await page.evaluate(CHOSEN.format("a")) == [index]
-    assert await logged(page) == ["input true", "change true"]
+    seen = {}
+    for value in expected:
+        await do(page, "select", selector="#a", value=value)
+        seen[value] = (await page.evaluate(CHOSEN.format("a")))[0]
+    assert seen == expected
+    assert await logged(page) == ["input true", "change true"] * 5
 
 
-@pytest.mark.parametrize(("value", "indexes"), [(["B", "C"], [1, 2]), (["A"], [0]), ([], [])])
-async def test_select_chooses_several(page: cdp.Page, value: list[str], indexes: list[int]) -> None:
+async def test_select_chooses_several(page: cdp.Page) -> None:
     await show(page, CHOICES)
-    await do(page, "select", selector="#many", value=value)
-    assert await page.evaluate(CHOSEN.format("many")) == indexes
+    for value, indexes in ((["B", "C"], [1, 2]), (["A"], [0]), ([], [])):
+        await do(page, "select", selector="#many", value=value)
+        assert await page.evaluate(CHOSEN.format("many")) == indexes
 
 
 async def test_select_of_what_is_chosen_fires_nothing(page: cdp.Page) -> None:
@@ -781,43 +787,36 @@ async def test_select_of_what_is_chosen_fires_nothing(page: cdp.Page) -> None:
 
 async def test_select_waits_until_the_option_is_there(page: cdp.Page) -> None:
     await show(
-        page, '<select id="a"><option>x</select><script>setTimeout(() => a.add(new Option("late")), 150)</script>'
+        page, '<select id="a"><option>x</select><script>setTimeout(() => a.add(new Option("late")), 60)</script>'
     )
     await do(page, "select", selector="#a", value="late")
     assert await page.evaluate("a.value") == "late"
 
 
-@pytest.mark.parametrize(
-    ("body", "value", "reason"),
-    [
-        (CHOICES, "nope", """has no option "nope", but "none", "First one", "Second", "Third\""""),
-        (CHOICES, "Third", """has its option "Third" disabled"""),
-        ('<select id="a"></select>', "x", """has no option "x", but none at all"""),
-        ('<select id="a" disabled><option>x</select>', "x", "is disabled"),
-        (
-            f'<select id="a">{"".join(f"<option>{n}" for n in range(30))}</select>',
-            "x",
-            'has no option "x", but ' + ", ".join(f'"{n}"' for n in range(10)) + ", …",
-        ),
-    ],
-)
-async def test_select_tells_why_it_waits(page: cdp.Page, body: str, value: str, reason: str) -> None:
-    await show(page, body)
-    with pytest.raises(ActionFailed) as failed:
-        await do(page, "select", selector="#a", value=value, timeout_ms=150)
-    assert str(failed.value).endswith(f"not done within 150 ms: the element '#a' {reason}")
+async def test_select_tells_why_it_waits(page: cdp.Page) -> None:
+    many = "".join(f"<option>{number}" for number in range(30))
+    first_ten = ", ".join(f'"{number}"' for number in range(10))
+    expected = {
+        (CHOICES, "nope"): 'has no option "nope", but "none", "First one", "Second", "Third"',
+        (CHOICES, "Third"): 'has its option "Third" disabled',
+        ('<select id="a"></select>', "x"): 'has no option "x", but none at all',
+        ('<select id="a" disabled><option>x</select>', "x"): "is disabled",
+        (f'<select id="a">{many}</select>', "x"): f'has no option "x", but {first_ten}, …',
+    }
+    seen = {}
+    for body, value in expected:
+        await show(page, body)
+        seen[body, value] = await awaited(page, "select", selector="#a", value=value)
+    assert seen == {case: f"the element '#a' {reason}" for case, reason in expected.items()}
 
 
-@pytest.mark.parametrize(
-    ("selector", "value", "reason"),
-    [("#a", ["v1", "v2"], "'#a' takes one option, not 2"), ("option", "x", "is no <select> but <option>")],
-)
-async def test_select_that_can_never_be_fails_at_once(
-    page: cdp.Page, selector: str, value: object, reason: str
-) -> None:
+async def test_select_that_can_never_be_fails_at_once(page: cdp.Page) -> None:
     await show(page, CHOICES)
-    with pytest.raises(ActionFailed, match=reason):
-        await do(page, "select", selector=selector, value=value)
+    assert (
+        await failure(page, "select", selector="#a", value=["v1", "v2"]) == "the element '#a' takes one option, not 2"
+    )
+    said = await failure(page, "select", selector="option", value="x")
+    assert said == "the element 'option' is no <select> but <option>"
 
 
 async def test_select_waits_for_the_page_it_leads_to(page: cdp.Page, site: Site) -> None:
@@ -835,9 +834,8 @@ TALL = """<style>body { margin: 0; height: 6000px; width: 4000px }</style>
 <script>addEventListener('scroll', () => note('scrolled'))</script>"""
 
 
-@pytest.mark.parametrize(
-    ("fields", "expected"),
-    [
+async def test_scroll_moves_the_page(page: cdp.Page) -> None:
+    cases: list[tuple[dict[str, object], list[float]]] = [
         ({}, [100, 900]),
         ({"to": "top"}, [100, 0]),
         ({"to": "bottom"}, [100, 5200]),
@@ -846,23 +844,30 @@ TALL = """<style>body { margin: 0; height: 6000px; width: 4000px }</style>
         ({"by": 50}, [100, 150]),
         ({"by": -50}, [100, 50]),
         ({"by": {"x": 10, "y": 20}}, [110, 120]),
-    ],
-)
-async def test_scroll_moves_the_page(page: cdp.Page, fields: dict[str, object], expected: list[float]) -> None:
+    ]
     await show(page, TALL)
-    await page.evaluate("scrollTo(100, 100)")
-    await do(page, "scroll", **fields)
-    assert await page.evaluate("[scrollX, scrollY]") == expected
+    seen = []
+    for fields, _ in cases:
+        await page.evaluate("scrollTo(100, 100)")
+        await do(page, "scroll", **fields)
+        seen.append((fields, await page.evaluate("[scrollX, scrollY]")))
+    assert seen == cases
 
 
-@pytest.mark.parametrize(
-    ("fields", "least"), [({}, 50), ({"to": "bottom"}, 800), ({"by": 70}, 70), ({"to": {"y": 90}}, 90)]
-)
-async def test_scroll_moves_the_element_of_its_selector(page: cdp.Page, fields: dict[str, object], least: int) -> None:
-    await show(page, TALL)
-    await do(page, "scroll", selector="#box", **fields)
-    box, page_y = await page.evaluate("[box.scrollTop, scrollY]")
-    assert (box >= least, page_y) == (True, 0)
+async def test_scroll_moves_the_element_of_its_selector(page: cdp.Page) -> None:
+    cases: list[tuple[dict[str, object], list[float]]] = [
+        ({}, [100, 0]),
+        ({"to": "bottom"}, [800, 0]),
+        ({"by": 70}, [70, 0]),
+        ({"to": {"y": 90}}, [90, 0]),
+    ]
+    await show(page, TALL + "<style>#box { scrollbar-width: none }</style>")
+    seen = []
+    for fields, _ in cases:
+        await page.evaluate("box.scrollTo(0, 0)")
+        await do(page, "scroll", selector="#box", **fields)
+        seen.append((fields, await page.evaluate("[box.scrollTop, scrollY]")))
+    assert seen == cases
 
 
 async def test_scroll_fires_its_events_before_it_ends(page: cdp.Page) -> None:
@@ -888,15 +893,13 @@ async def test_scroll_moves_a_page_in_quirks_mode(page: cdp.Page, site: Site) ->
 
 async def test_scroll_waits_for_the_element_to_go_to(page: cdp.Page) -> None:
     await show(page, TALL)
-    with pytest.raises(ActionFailed, match=r"within 150 ms: the element '#nobody' is not in the document"):
-        await do(page, "scroll", to="#nobody", timeout_ms=150)
+    assert await awaited(page, "scroll", to="#nobody") == "the element '#nobody' is not in the document"
 
 
-@pytest.mark.parametrize("fields", [{"to": "p >"}, {"to": "#mark", "selector": "p >"}])
-async def test_scroll_names_the_selector_that_does_not_parse(page: cdp.Page, fields: dict[str, object]) -> None:
+async def test_scroll_names_the_selector_that_does_not_parse(page: cdp.Page) -> None:
     await show(page, TALL)
-    with pytest.raises(ActionFailed, match=r"selector 'p >'"):
-        await do(page, "scroll", **fields)
+    for fields in ({"to": "p >"}, {"to": "#mark", "selector": "p >"}, {"to": "p >", "selector": "#box"}):
+        assert (await failure(page, "scroll", **fields)).startswith("selector 'p >': ")
 
 
 # Waiting
@@ -914,23 +917,25 @@ async def test_wait_for_an_expression(page: cdp.Page) -> None:
     assert await page.evaluate("'late' in globalThis")
 
 
+async def test_wait_for_an_expression_that_throws_at_first(page: cdp.Page) -> None:
+    await show(page, "<script>setTimeout(() => globalThis.state = {ready: true}, 60)</script>")
+    await do(page, "wait", expression="state.ready")
+    assert await page.evaluate("state.ready")
+
+
 async def test_wait_for_an_expression_that_does_not_parse_fails_at_once(page: cdp.Page) -> None:
     with pytest.raises(ActionFailed, match="SyntaxError"):
         await do(page, "wait", expression="1 +")
 
 
-@pytest.mark.parametrize(
-    ("fields", "reason"),
-    [
+async def test_wait_tells_what_for(page: cdp.Page) -> None:
+    await show(page, '<p id="a" hidden>x</p>')
+    for fields, reason in (
         ({"ms": 60_000}, "the wait of 60000 ms is not over"),
         ({"selector": "#a"}, "the element '#a' is not visible"),
         ({"expression": "false"}, "the expression is not true"),
-    ],
-)
-async def test_wait_tells_what_for(page: cdp.Page, fields: dict[str, object], reason: str) -> None:
-    await show(page, '<p id="a" hidden>x</p>')
-    with pytest.raises(ActionFailed, match=f"not done within 150 ms: {reason}"):
-        await do(page, "wait", timeout_ms=150, **fields)
+    ):
+        assert await awaited(page, "wait", **fields) == reason
 
 
 # Going elsewhere
@@ -947,6 +952,12 @@ async def test_goto_opens_a_page(page: cdp.Page, site: Site) -> None:
     await page.navigate(site.url("/tall"))
     await do(page, "goto", url=site.url("/ok"))
     assert (await page.info()).title == OK_TITLE
+
+
+async def test_goto_another_place_of_the_same_document(page: cdp.Page, site: Site) -> None:
+    await page.navigate(site.url("/ok"))
+    await do(page, "goto", url=site.url("/ok#text"))
+    assert (await page.info()).url == site.url("/ok#text")
 
 
 async def test_goto_a_dead_address_fails(page: cdp.Page, site: Site) -> None:
@@ -975,22 +986,16 @@ async def test_goto_tells_what_is_loading(page: cdp.Page, site: Site) -> None:
 # Scripts
 
 
-@pytest.mark.parametrize(
-    ("script", "value"),
-    [
-        ("1 + 1", 2),
-        ("({a: [1, null, 'ü😀']})", {"a": [1, None, "ü😀"]}),
-        ("undefined", None),
-        ("await Promise.resolve(5)", 5),
-        ("const a = 2; a * 3", 6),
-    ],
-)
-async def test_evaluate_gives_the_value(page: cdp.Page, script: str, value: object) -> None:
-    assert (await do(page, "evaluate", script=script)).value == value
-
-
-async def test_evaluate_gives_text_that_can_be_encoded(page: cdp.Page) -> None:
-    assert (await do(page, "evaluate", script=r"'a\ud800b'")).value == "a?b"
+async def test_evaluate_gives_the_value(page: cdp.Page) -> None:
+    expected = {
+        "1 + 1": 2,
+        "({a: [1, null, 'ü😀']})": {"a": [1, None, "ü😀"]},
+        "undefined": None,
+        "await Promise.resolve(5)": 5,
+        "const a = 2; a * 3": 6,
+        r"'a\ud800b'": "a?b",
+    }
+    assert {script: (await do(page, "evaluate", script=script)).value for script in expected} == expected
 
 
 async def test_evaluate_takes_a_value_up_to_the_limit(page: cdp.Page) -> None:
@@ -998,12 +1003,9 @@ async def test_evaluate_takes_a_value_up_to_the_limit(page: cdp.Page) -> None:
     assert len(json.dumps(record.value)) == MAX_VALUE_BYTES
 
 
-@pytest.mark.parametrize(
-    "script", [f"'x'.repeat({MAX_VALUE_BYTES - 1})", "Array(200000).fill(1)", "'ü'.repeat(140000)"]
-)
-async def test_evaluate_refuses_a_value_over_the_limit(page: cdp.Page, script: str) -> None:
-    with pytest.raises(ActionFailed, match="the value is over the limit of 256 KiB of JSON"):
-        await do(page, "evaluate", script=script)
+async def test_evaluate_refuses_a_value_over_the_limit(page: cdp.Page) -> None:
+    for script in (f"'x'.repeat({MAX_VALUE_BYTES - 1})", "Array(200000).fill(1)", "'ü'.repeat(140000)"):
+        assert await failure(page, "evaluate", script=script) == "the value is over the limit of 256 KiB of JSON"
 
 
 async def test_evaluate_waits_for_the_page_it_leads_to(page: cdp.Page, site: Site) -> None:
@@ -1028,7 +1030,7 @@ async def test_screenshot_of_an_element_waits_for_it(page: cdp.Page) -> None:
     await show(
         page,
         '<div id="a" hidden style="width:70px;height:30px"></div>'
-        "<script>setTimeout(() => a.hidden = false, 150)</script>",
+        "<script>setTimeout(() => a.hidden = false, 60)</script>",
     )
     record = await do(page, "screenshot", name="a", selector="#a")
     assert record.picture is not None

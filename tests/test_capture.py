@@ -440,7 +440,7 @@ class Session:
 
 async def draw(session: Session, options: CaptureOptions, width: float, height: float) -> Picture:
     area = Clip(0, 0, width, height)
-    return await take_picture(session, options, area=area, beyond_viewport=True, scale=1, max_pixels=10**9)  # type: ignore[arg-type]
+    return await take_picture(session, options, area=area, beyond_viewport=True, viewport=Viewport(), max_pixels=10**9)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

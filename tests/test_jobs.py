@@ -5,21 +5,28 @@ from __future__ import annotations
 import json
 import re
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from cdp import errors
+from cdp.options import Range
+from cdp.validation import fields_of
 from cleariflow import (
     ERROR_CODES,
     FAILURE_CODES,
     JOB_TRANSITIONS,
     RETRYABLE_NET_ERRORS,
+    RETRIED_CODES,
+    RETRY_DELAYS_S,
+    Artifact,
+    BaseRequest,
     Job,
     JobFailed,
     State,
+    StatusPattern,
     Step,
     fail,
     failure_of,
@@ -93,8 +100,9 @@ def test_ended_job_takes_no_step(state: State) -> None:
 
 def test_transition_sets_the_fields_given() -> None:
     job = new_job(State.RUNNING)
-    transition(job, Step.SUCCEEDED, artifact="x.png", content_type="image/png")
-    assert (job.artifact, job.content_type) == ("x.png", "image/png")
+    artifacts = {"image": Artifact("x.png", "image/png")}
+    transition(job, Step.SUCCEEDED, artifacts=artifacts, result_meta={"title": "x"})
+    assert (job.artifacts, job.result_meta) == (artifacts, {"title": "x"})
 
 
 def test_queue_time_is_that_of_the_first_lease() -> None:
@@ -116,7 +124,11 @@ def test_returned_job_keeps_its_attempts() -> None:
     assert job.attempts == 1
 
 
-SECRETS = {"cookies": [{"name": "a", "value": "hush"}], "headers": {"X-A": "hush"}}
+SECRETS = {
+    "cookies": [{"name": "a", "value": "hush"}],
+    "headers": {"X-A": "hush"},
+    "auth": {"username": "a", "password": "hush"},
+}
 
 
 @pytest.mark.parametrize(
@@ -141,6 +153,33 @@ def test_fail_tells_what_happened() -> None:
     job = new_job(State.RUNNING)
     fail(job, JobFailed("page_crashed", "the page crashed"))
     assert (job.state, job.error, job.error_code, job.retryable) == ("failed", "the page crashed", "page_crashed", True)
+    assert job.error_index is None
+
+
+def test_fail_tells_which_action_failed() -> None:
+    job = new_job(State.RUNNING)
+    fail(job, JobFailed("action_failed", "action 3 (click) failed", index=3))
+    assert (job.error_code, job.error_index, job.retryable) == ("action_failed", 3, False)
+
+
+def test_failures_are_noted_with_their_attempts() -> None:
+    job = new_job()
+    transition(job, Step.LEASED)
+    job.note_failure(JobFailed("timeout", "too slow"))
+    transition(job, Step.RETURNED)
+    transition(job, Step.LEASED)
+    job.note_failure(JobFailed("page_crashed", "the page crashed"))
+    assert job.attempt_errors == [
+        {"attempt": 1, "code": "timeout", "error": "too slow"},
+        {"attempt": 2, "code": "page_crashed", "error": "the page crashed"},
+    ]
+
+
+def test_noted_failure_leaves_a_document_made_before_alone() -> None:
+    job = new_job()
+    before = job.document()
+    job.note_failure(JobFailed("timeout", "too slow"))
+    assert before["attempt_errors"] == []
 
 
 # ---- Times -----------------------------------------------------------------------------------------------------------
@@ -175,7 +214,8 @@ def test_times_of_a_job_are_rfc_3339() -> None:
 
 def test_meta_has_the_members_of_the_contract() -> None:
     assert set(new_job().meta()) == {
-        *("service", "priority", "attempts", "created_at", "started_at", "finished_at", "queue_ms")
+        *("service", "priority", "attempts", "attempt_errors"),
+        *("created_at", "started_at", "finished_at", "queue_ms"),
     }
 
 
@@ -196,9 +236,11 @@ def test_meta_has_the_members_of_the_contract() -> None:
         losses=st.integers(0, 4),
         started_at=st.none() | st.just("2020-01-01T00:00:00.000Z"),
         queue_ms=st.none() | st.integers(0),
-        artifact=st.none() | st.text(),
+        artifacts=st.dictionaries(st.text(), st.builds(Artifact, st.text(), st.text()), max_size=3),
         result_meta=st.none() | st.dictionaries(st.text(), st.lists(st.text())),
         error=st.none() | st.text(),
+        error_index=st.none() | st.integers(0, 99),
+        attempt_errors=st.lists(st.dictionaries(st.text(), st.text() | st.integers()), max_size=2),
         retryable=st.booleans(),
         expired=st.booleans(),
     )
@@ -209,6 +251,7 @@ def test_job_survives_its_document(job: Job) -> None:
     assert again.number == job.number
     assert again.state is State(job.state)
     assert again.document() == job.document()
+    assert list(again.artifacts.items()) == list(job.artifacts.items())
 
 
 def test_document_has_no_number() -> None:
@@ -223,7 +266,26 @@ def test_document_of_a_later_version_opens() -> None:
 
 def test_document_of_an_earlier_version_opens() -> None:
     document = {"id": "x", "service": "scrape", "request": {}, "state": "queued"}
-    assert Job.from_document(1, document).losses == 0
+    job = Job.from_document(1, document)
+    assert (job.losses, job.artifacts, job.attempt_errors) == (0, {}, [])
+
+
+@pytest.mark.parametrize(
+    ("service", "name", "artifact"),
+    [
+        ("screenshot", "image", Artifact("x.png", "image/png")),
+        ("scrape", "html", Artifact("x.html", "text/html; charset=utf-8")),
+    ],
+)
+def test_artifact_as_version_0_1_wrote_it_becomes_the_main_one(service: str, name: str, artifact: Artifact) -> None:
+    document = {"id": "x", "service": service, "request": {}, "state": "done"}
+    document |= {"artifact": artifact.file, "content_type": artifact.content_type}
+    assert Job.from_document(1, document).artifacts == {name: artifact}
+
+
+def test_document_of_version_0_1_without_an_artifact_opens() -> None:
+    document = {"id": "x", "service": "scrape", "request": {}, "state": "failed"}
+    assert Job.from_document(1, document | {"artifact": None, "content_type": None}).artifacts == {}
 
 
 @pytest.mark.parametrize(
@@ -251,7 +313,10 @@ def test_retryable_codes_are_those_of_the_contract() -> None:
     ("error", "code"),
     [
         (errors.InvalidSelector("x"), "invalid_request"),
+        (errors.InvalidOption("timezone: x"), "invalid_request"),
         (errors.SelectorNotFound("x"), "selector_not_found"),
+        (errors.ScriptError("x"), "script_error"),
+        (errors.ActionFailed(2, "click", "x"), "action_failed"),
         (errors.NotAPage("a download"), "not_a_page"),
         (errors.TooLarge("x"), "too_large"),
         (errors.TargetCrashed("x"), "page_crashed"),
@@ -265,6 +330,12 @@ def test_error_of_the_browser_has_its_code(error: errors.CDPError, code: str) ->
     failure = failure_of(error)
     assert failure is not None
     assert failure.code == code
+
+
+def test_failed_action_keeps_its_index() -> None:
+    failure = failure_of(errors.ActionFailed(2, "click", "it is covered"))
+    assert failure is not None
+    assert (failure.index, str(failure)) == (2, "action 2 (click) failed: it is covered")
 
 
 @pytest.mark.parametrize("code", [code for _, code in FAILURE_CODES])
@@ -297,3 +368,24 @@ def test_blocked_target_is_not_retryable_whatever_the_net_error() -> None:
     failure = failure_of(errors.NavigationError("net::ERR_CONNECTION_REFUSED", blocked="private"))
     assert failure is not None
     assert not failure.retryable
+
+
+def test_every_retry_has_its_delay() -> None:
+    (limit,) = [part for part in get_args(fields_of(BaseRequest)["retries"]) if isinstance(part, Range)]
+    assert len(RETRY_DELAYS_S) == limit.maximum
+
+
+@pytest.mark.parametrize("code", RETRIED_CODES)
+def test_code_that_is_retried_is_known(code: str) -> None:
+    assert code in ERROR_CODES
+
+
+@pytest.mark.parametrize(
+    ("text", "status_code", "fits"),
+    [
+        *[("404", 404, True), ("404", 403, False), ("404", 40, False)],
+        *[("4xx", 400, True), ("4xx", 499, True), ("4xx", 500, False), ("4xx", 399, False), ("2xx", 200, True)],
+    ],
+)
+def test_status_pattern_fits(text: str, status_code: int, fits: bool) -> None:
+    assert StatusPattern(text).fits(status_code) is fits

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from cdp.tasks import open_tasks
-from cleariflow import Job, State, Step, Store, StoreError, transition
+from cleariflow import Artifact, Job, State, Step, Store, StoreError, transition
 
 NOW = datetime(2026, 1, 2, 12, 0, tzinfo=UTC)
 
@@ -37,12 +37,15 @@ def new_job(store: Store, **fields: Any) -> Job:
     return job
 
 
-async def ended_job(store: Store, seconds_ago: float = 0.0, artifact: bytes = b"<html>") -> Job:
-    """A job that is done since then, with its artifact."""
+async def ended_job(
+    store: Store, seconds_ago: float = 0.0, artifact: bytes = b"<html>", outputs: tuple[str, ...] = ("html",)
+) -> Job:
+    """A job that is done since then, with its artifacts."""
     job = new_job(store, state=State.RUNNING)
-    name = f"{job.id}.html"
-    await store.save_artifact(name, artifact)
-    transition(job, Step.SUCCEEDED, artifact=name, content_type="text/html; charset=utf-8", result_meta={})
+    artifacts = {name: Artifact(f"{job.id}.{name}", "text/plain; charset=utf-8") for name in outputs}
+    for one in artifacts.values():
+        await store.save_artifact(one.file, artifact)
+    transition(job, Step.SUCCEEDED, artifacts=artifacts, result_meta={})
     job.finished_at = (NOW - timedelta(seconds=seconds_ago)).isoformat()
     store.put(job)
     return job

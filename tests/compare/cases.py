@@ -222,7 +222,7 @@ passing</div><input autofocus value="caret"><textarea>other</textarea><p class="
 )
 
 LAZY_LAYOUT = document(
-    "".join(f'<section><h2>Section {i}</h2><p>{PROSE * 3}</p></section>' for i in range(30)),
+    "".join(f"<section><h2>Section {i}</h2><p>{PROSE * 3}</p></section>" for i in range(30)),
     """body{margin:0;font:16px sans-serif}section{content-visibility:auto;contain-intrinsic-size:auto 200px;padding:10px;
 border-bottom:1px solid}""",
 )
@@ -241,7 +241,7 @@ FRACTIONAL_PAGE = document(
 )
 
 INNER_SCROLL = document(
-    f'<nav>side</nav><main><p>{PROSE * 60}</p></main>',
+    f"<nav>side</nav><main><p>{PROSE * 60}</p></main>",
     """body{margin:0;height:100vh;display:flex;overflow:hidden;font:18px sans-serif}nav{width:200px;background:#ccd}
 main{flex:1;overflow:auto;padding:20px}""",
 )
@@ -445,7 +445,10 @@ CASES: tuple[Case, ...] = (
     Case(name="media-print", path="/scheme", media="print"),
     Case(name="media-print-full", path="/long", media="print", full_page=True),
     # Matter.
-    *(Case(name=path[1:], path=path) for path in ("/pictures", "/canvas", "/letters", "/effects", "/frames", "/drawing")),
+    *(
+        Case(name=path[1:], path=path)
+        for path in ("/pictures", "/canvas", "/letters", "/effects", "/frames", "/drawing")
+    ),
     Case(name="web-font", path="/web-font"),
     Case(name="generic-fonts", path="/generic"),
     Case(name="letters-2x", path="/letters", viewport=_scaled(2)),

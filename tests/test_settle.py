@@ -1,0 +1,292 @@
+"""cdp/settle.py and cdp/traffic.py: what is waited for after the load event, and for how long."""
+
+from __future__ import annotations
+
+import pytest
+import trio
+
+import cdp
+from cdp import settle
+from cdp.traffic import MAX_TRACKED, STREAM_SILENCE_S, Traffic
+
+from .site import OK_TEXT, Answer, Exchange, Site
+
+QUICK_S = 10
+SENT = "Network.requestWillBeSent"
+
+
+def sent(request_id: str, kind: str = "Image", url: str = "http://a/", loader_id: str = "L") -> str:
+    """The text of a request event, as Chromium orders it."""
+    return (
+        f'{{"method":"{SENT}","params":{{"requestId":"{request_id}","loaderId":"{loader_id}","documentURL":"http://d/",'
+        f'"request":{{"url":"{url}","method":"GET","headers":{{}}}},"timestamp":1,"type":"{kind}"}}}}'
+    )
+
+
+def about(request_id: str, more: str = "") -> str:
+    """The text of any later event of a request."""
+    return f'{{"method":"Network.x","params":{{"requestId":"{request_id}","timestamp":2{more}}}}}'
+
+
+# ---- Traffic ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("end", ["Network.loadingFinished", "Network.loadingFailed"])
+def test_request_is_in_flight_until_its_end(end: str) -> None:
+    traffic = Traffic()
+    traffic.note(SENT, sent("1"), 0)
+    assert traffic.in_flight(100) == ["1"]
+    traffic.note(end, about("1"), 100)
+    assert traffic.in_flight(100) == []
+    assert traffic.quiet_s(103) == 3
+
+
+@pytest.mark.parametrize("kind", ["EventSource", "Ping", "Preflight", "CSPViolationReport"])
+def test_request_that_may_last_does_not_count(kind: str) -> None:
+    traffic = Traffic()
+    traffic.note(SENT, sent("1", kind), 0)
+    assert traffic.in_flight(0) == []
+
+
+def test_fetch_with_its_headers_counts_while_bytes_come() -> None:
+    traffic = Traffic()
+    traffic.note(SENT, sent("1", "Fetch"), 0)
+    assert traffic.in_flight(50) == ["1"]
+    traffic.note("Network.responseReceived", about("1", ',"type":"Fetch"'), 50)
+    traffic.note("Network.dataReceived", about("1"), 60)
+    assert traffic.in_flight(60 + STREAM_SILENCE_S / 2) == ["1"]
+    assert traffic.in_flight(60 + STREAM_SILENCE_S) == []
+
+
+def test_image_with_its_headers_counts_until_its_end() -> None:
+    traffic = Traffic()
+    traffic.note(SENT, sent("1"), 0)
+    traffic.note("Network.responseReceived", about("1", ',"type":"Image"'), 50)
+    assert traffic.in_flight(1000) == ["1"]
+
+
+def test_new_document_forgets_the_requests_of_the_one_before() -> None:
+    traffic = Traffic()
+    for request_id, loader_id in (("old", "L1"), ("frame", "F"), ("L2", "L2"), ("new", "L2")):
+        traffic.note(SENT, sent(request_id, loader_id=loader_id), 0)
+    traffic.forget_others("L2")
+    assert traffic.in_flight(0) == ["L2", "new"]
+
+
+def test_shown_names_some_urls() -> None:
+    traffic = Traffic()
+    for at in range(5):
+        traffic.note(SENT, sent(str(at), url=f"http://a/{at}"), 0)
+    assert traffic.shown(traffic.in_flight(0)) == "http://a/0, http://a/1, http://a/2 and 2 more"
+
+
+def test_shown_cuts_a_long_url() -> None:
+    traffic = Traffic()
+    traffic.note(SENT, sent("1", url="http://a/" + "x" * 10_000), 0)
+    assert len(traffic.shown(["1"])) == 200
+
+
+def test_traffic_is_bounded() -> None:
+    traffic = Traffic()
+    for at in range(MAX_TRACKED + 10):
+        traffic.note(SENT, sent(str(at)), 0)
+    assert len(traffic.in_flight(0)) == MAX_TRACKED
+
+
+def test_words_of_a_page_do_not_pass_for_a_kind() -> None:
+    traffic = Traffic()
+    traffic.note(SENT, sent("1", url=r"http://a/?\"type\":\"EventSource\""), 0)
+    assert traffic.in_flight(0) == ["1"]
+
+
+# ---- What `auto` waits for -------------------------------------------------------------------------------------------
+
+
+async def settled(page: cdp.Page, url: str, *, whole_page: bool = False) -> list[str]:
+    """The steps that settling took, within its time."""
+    steps: list[str] = []
+    await page.navigate(url)
+    with trio.fail_after(QUICK_S):
+        await page.settle(steps.append, whole_page=whole_page)
+    return steps
+
+
+async def answer_after(site: Site, seconds: float, body: str = "late") -> str:
+    """A URL that takes its time."""
+
+    async def later(exchange: Exchange) -> Answer:
+        await exchange.hold(seconds)
+        return Answer(body.encode())
+
+    return site.add_route("/later", later)
+
+
+async def test_page_without_scripts_waits_for_no_quiet(page: cdp.Page, site: Site) -> None:
+    assert await settled(page, site.url("/ok")) == ["requests", "fonts", "images", "frames"]
+
+
+async def test_data_block_is_no_script(page: cdp.Page, site: Site) -> None:
+    url = site.add("/data", '<script type="application/ld+json">{}</script>')
+    assert "quiet" not in await settled(page, url)
+
+
+async def test_request_in_flight_at_load_is_waited_for(page: cdp.Page, site: Site) -> None:
+    later = await answer_after(site, 0.8)
+    url = site.add("/app", f"<p id=a></p><script>fetch('{later}').then(r => r.text()).then(t => a.append(t))</script>")
+    await settled(page, url)
+    assert await page.call("() => document.getElementById('a').textContent") == "late"
+
+
+async def test_document_that_changes_is_waited_for(page: cdp.Page, site: Site) -> None:
+    script = "let n = 0; const t = setInterval(() => { a.append('.'); if (++n == 8) clearInterval(t) }, 25)"
+    await settled(page, site.add("/steps", f"<p id=a></p><script>{script}</script>"))
+    assert await page.call("() => document.getElementById('a').textContent") == "........"
+    assert page.warnings == []
+
+
+async def test_document_that_never_rests_is_given_up(page: cdp.Page, site: Site) -> None:
+    url = site.add("/clock", "<p id=a></p><script>setInterval(() => a.textContent = Math.random(), 10)</script>")
+    await settled(page, url)
+    assert page.warnings == ["given up after 0.5 s: the document keeps changing"]
+
+
+async def test_poll_is_given_up_once(page: cdp.Page, site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(settle, "REQUESTS_BUDGET_S", 0.2)
+    await settled(page, site.add("/poll", "<script>fetch('/never')</script>"))
+    assert page.warnings == [f"given up after 0.2 s: requests in flight: {site.url('/never')}"]
+
+
+@pytest.mark.parametrize(
+    "script",
+    ["new EventSource('/drip')", "new WebSocket(`ws://${location.host}/never`)", "navigator.sendBeacon('/never')"],
+)
+async def test_stream_without_end_is_not_waited_for(page: cdp.Page, site: Site, script: str) -> None:
+    await settled(page, site.add("/stream", f"<script>{script}</script>"))
+    assert page.warnings == []
+
+
+async def test_fetch_whose_body_is_never_read_is_not_waited_for(page: cdp.Page, site: Site) -> None:
+    url = site.add("/unread", "<script>fetch('/drip')</script>")
+    await settled(page, url)
+    assert page.warnings == []
+
+
+@pytest.mark.parametrize("path", ["/js-redirect", "/meta-refresh", "/meta-refresh?seconds=1"])
+async def test_redirect_by_the_page_is_followed(page: cdp.Page, site: Site, path: str) -> None:
+    await settled(page, site.url(path))
+    assert OK_TEXT in await page.html()
+
+
+async def test_redirect_after_load_is_followed_to_its_end(page: cdp.Page, site: Site) -> None:
+    later = await answer_after(site, 0.5, "<p>the end</p>")
+    url = site.add("/after", f"<script>onload = () => setTimeout(() => {{ location = '{later}' }}, 20)</script>")
+    await settled(page, url)
+    assert "the end" in await page.html()
+
+
+async def test_refresh_of_the_same_page_is_not_waited_for(page: cdp.Page, site: Site) -> None:
+    url = site.add("/again", '<meta http-equiv="refresh" content="1">')
+    await settled(page, url)
+    assert [request.path for request in site.requests if request.path == "/again"] == ["/again"]
+
+
+async def test_refresh_far_away_is_not_waited_for(page: cdp.Page, site: Site) -> None:
+    await settled(page, site.url("/meta-refresh?seconds=60"))
+    assert OK_TEXT not in await page.html()
+
+
+async def test_page_that_moves_without_end_is_given_up(
+    page: cdp.Page, site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(settle, "MAX_MOVES", 3)
+    url = site.add("/on", "<script>onload = () => setTimeout(() => { location = '?' + Math.random() }, 30)</script>")
+    await settled(page, url)
+    assert page.warnings == ["the page moved on more than 3 times"]
+
+
+async def test_move_to_no_document_ends_the_wait(page: cdp.Page, site: Site) -> None:
+    url = site.add("/to-204", "<p>stays<script>onload = () => { location = '/204' }</script>")
+    await settled(page, url)
+    assert "stays" in await page.html()
+
+
+async def test_whole_page_loads_lazy_images_below(page: cdp.Page, site: Site) -> None:
+    url = site.add("/lazy", '<div style="height:9000px"></div><img loading="lazy" src="/image.png?delay_ms=200">')
+    await settled(page, url, whole_page=True)
+    assert await page.call("() => document.images[0].naturalWidth") > 0
+
+
+async def test_service_worker_and_its_stream_hold_nothing(page: cdp.Page, site: Site) -> None:
+    site.add("/sw.js", "addEventListener('fetch', e => e.respondWith(new Promise(() => {})))", "text/javascript")
+    url = site.add("/with-sw", "<p>here<script>navigator.serviceWorker.register('/sw.js')</script>")
+    await settled(page, url)
+    assert page.warnings == []
+
+
+# ---- networkidle -----------------------------------------------------------------------------------------------------
+
+
+async def test_networkidle_waits_for_a_chain(page: cdp.Page, site: Site) -> None:
+    later = await answer_after(site, 0.4)
+    url = site.add(
+        "/chain",
+        f"<p id=a></p><script>fetch('{later}').then(() => fetch('{later}')).then(() => a.append('x'))</script>",
+    )
+    await page.navigate(url, wait_until="networkidle")
+    assert await page.call("() => document.getElementById('a').textContent") == "x"
+
+
+async def test_networkidle_is_reached_though_a_body_is_never_read(page: cdp.Page, site: Site) -> None:
+    url = site.add("/unread", "<script>fetch('/drip')</script>")
+    with trio.fail_after(QUICK_S):
+        await page.navigate(url, wait_until="networkidle")
+
+
+async def test_networkidle_waits_for_a_poll(page: cdp.Page, site: Site) -> None:
+    url = site.add("/poll", "<script>fetch('/never')</script>")
+    with trio.move_on_after(1.5) as scope:
+        await page.navigate(url, wait_until="networkidle")
+    assert scope.cancelled_caught
+
+
+# ---- Scrolling through -----------------------------------------------------------------------------------------------
+
+SPY = """<div style="height:6000px"></div><img id="lazy" width="200" height="100"><script>
+new IntersectionObserver(([entry]) => { if (entry.isIntersecting) lazy.src = '/image.png' }).observe(lazy);
+</script>"""
+GROWING = """<div id="all"></div><script>
+let left = 4;
+const grow = () => { const box = document.createElement('div'); box.style.height = '1500px'; all.append(box); };
+grow();
+addEventListener('scroll', () => {
+  if (left && scrollY + innerHeight > document.body.scrollHeight - 100) { left--; grow(); }
+});
+</script>"""
+
+
+async def test_scroll_through_loads_what_an_observer_loads(page: cdp.Page, site: Site) -> None:
+    await page.navigate(site.add("/spy", SPY))
+    await page.scroll_through()
+    assert await page.call("() => [document.images[0].naturalWidth > 0, scrollY]") == [True, 0]
+
+
+async def test_scroll_through_goes_on_while_the_page_grows(page: cdp.Page, site: Site) -> None:
+    await page.navigate(site.add("/growing", GROWING))
+    await page.scroll_through()
+    assert await page.call("() => document.body.scrollHeight") > 7000
+
+
+async def test_scroll_through_ends_at_the_height_asked_for(page: cdp.Page, site: Site) -> None:
+    await page.navigate(site.add("/spy", SPY))
+    await page.scroll_through(3000)
+    assert await page.call("() => document.images[0].naturalWidth") == 0
+
+
+async def test_scroll_through_gives_up_a_page_without_end(
+    page: cdp.Page, site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(settle, "SCROLL_BUDGET_S", 0.6)
+    await page.navigate(site.add("/endless", GROWING.replace("left--", "left++")))
+    await page.scroll_through()
+    assert page.warnings == ["given up after 0.6 s: the page is not scrolled through"]
+    assert await page.call("() => scrollY") == 0
