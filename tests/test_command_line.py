@@ -32,6 +32,7 @@ from cleariflow import (
     JobFailed,
     LineFormatter,
     Output,
+    Part,
     Request,
     ServiceName,
     Store,
@@ -45,7 +46,7 @@ PROGRAM = Path(__file__).parent.parent / "cleariflow.py"
 class Captured(list[tuple[Request, dict[str, Any]]]):
     """The requests that came through, each with the settings of its browser."""
 
-    data = b"DATA"
+    parts: dict[str, Part]
     fault: Exception | None = None
 
 
@@ -53,6 +54,7 @@ class Captured(list[tuple[Request, dict[str, Any]]]):
 def captured(monkeypatch: pytest.MonkeyPatch) -> Captured:
     """Captures without a browser."""
     captured = Captured()
+    captured.parts = {"image": Part(b"DATA", "image/png")}
     settings: dict[str, Any] = {}
 
     class FakeBrowser:
@@ -68,7 +70,7 @@ def captured(monkeypatch: pytest.MonkeyPatch) -> Captured:
         if captured.fault is not None:
             raise captured.fault
         meta = {"width": 1, "height": 2, "elapsed_ms": 3, "warnings": ["a warning"]}
-        return Output(captured.data, "image/png", meta)
+        return Output(captured.parts, meta)
 
     monkeypatch.setattr(cdp, "open_browser", open_browser)
     monkeypatch.setattr(cleariflow, "attempt", attempt)

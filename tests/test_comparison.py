@@ -5,8 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from . import compare
+from .compare.cases import CASES
 
 
 @pytest.mark.slow
@@ -20,10 +22,10 @@ async def test_pictures_equal_those_of_puppeteer(tmp_path: Path) -> None:
 async def test_comparison_sees_a_difference_of_one_pixel(tmp_path: Path) -> None:
     rows = await compare.compare(tmp_path, "mixed-1x")
     picture = tmp_path / "mixed-1x.us"
-    with compare.Image.open(picture) as image:
+    with Image.open(picture) as image:
         changed = image.convert("RGBA")
     changed.putpixel((400, 300), (1, 2, 3, 255))
     changed.save(picture, "PNG")
-    case = next(case for case in compare.CASES if case.name == "mixed-1x")
+    case = next(case for case in CASES if case.name == "mixed-1x")
     assert [row.differs for row in rows] == [None]
     assert "first at 400,300" in (compare.row(tmp_path, case).differs or "")

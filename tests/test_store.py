@@ -255,8 +255,8 @@ async def test_artifact_is_not_written_in_the_event_loop(tmp_path: Path, monkeyp
 async def test_dropping_an_artifact_twice_is_no_fault(tmp_path: Path) -> None:
     async with open_store(tmp_path) as store:
         await store.save_artifact("x.png", b"data")
-        store.drop_artifact("x.png")
-        store.drop_artifact("x.png")
+        store.drop_artifacts({"image": Artifact("x.png", "image/png")})
+        store.drop_artifacts({"image": Artifact("x.png", "image/png")})
         assert os.listdir(store.artifacts) == []
 
 
@@ -265,11 +265,34 @@ async def test_dropping_an_artifact_twice_is_no_fault(tmp_path: Path) -> None:
 
 async def test_artifact_of_no_job_is_swept(tmp_path: Path) -> None:
     async with open_store(tmp_path) as store:
-        job = await ended_job(store)
+        job = await ended_job(store, outputs=("html", "text"))
         await store.save_artifact("orphan.png", b"data")
     (tmp_path / "artifacts" / "half.png.new").write_bytes(b"ha")
     async with open_store(tmp_path) as store:
-        assert os.listdir(store.artifacts) == [job.artifact]
+        assert sorted(os.listdir(store.artifacts)) == [f"{job.id}.html", f"{job.id}.text"]
+
+
+async def test_artifacts_come_back_in_their_order(tmp_path: Path) -> None:
+    async with open_store(tmp_path) as store:
+        job = await ended_job(store, outputs=("text", "html", "a"))
+    async with open_store(tmp_path) as store:
+        assert list(store.jobs[job.id].artifacts.items()) == list(job.artifacts.items())
+
+
+async def test_store_of_version_0_1_keeps_its_artifact(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def old_document(job: Job) -> dict[str, Any]:
+        main = {"artifact": f"{job.id}.html", "content_type": "text/html; charset=utf-8"}
+        return {"id": job.id, "service": job.service, "request": job.request, "state": job.state.value} | main
+
+    async with open_store(tmp_path) as store:
+        with monkeypatch.context() as patch:
+            patch.setattr(Job, "document", old_document)
+            job = await ended_job(store)
+            await store.flushed()
+    async with open_store(tmp_path) as store:
+        again = store.jobs[job.id]
+        assert again.artifacts == {"html": Artifact(f"{job.id}.html", "text/html; charset=utf-8")}
+        assert (again.expired, os.listdir(store.artifacts)) == (False, [f"{job.id}.html"])
 
 
 async def test_temporary_folders_are_swept(tmp_path: Path) -> None:
@@ -283,18 +306,24 @@ async def test_temporary_folders_are_swept(tmp_path: Path) -> None:
 async def test_missing_artifact_counts_as_expired(tmp_path: Path) -> None:
     async with open_store(tmp_path) as store:
         job = await ended_job(store)
-    assert job.artifact is not None
-    (tmp_path / "artifacts" / job.artifact).unlink()
+    (tmp_path / "artifacts" / f"{job.id}.html").unlink()
     async with open_store(tmp_path) as store:
         again = store.jobs[job.id]
-        assert (again.artifact, again.expired, again.state) == (None, True, State.DONE)
+        assert (again.artifacts, again.expired, again.state) == ({}, True, State.DONE)
+
+
+async def test_one_missing_artifact_takes_the_others_with_it(tmp_path: Path) -> None:
+    async with open_store(tmp_path) as store:
+        job = await ended_job(store, outputs=("html", "text"))
+    (tmp_path / "artifacts" / f"{job.id}.text").unlink()
+    async with open_store(tmp_path) as store:
+        assert (store.jobs[job.id].artifacts, os.listdir(store.artifacts)) == ({}, [])
 
 
 async def test_missing_artifact_is_reported_once(tmp_path: Path) -> None:
     async with open_store(tmp_path) as store:
         job = await ended_job(store)
-    assert job.artifact is not None
-    (tmp_path / "artifacts" / job.artifact).unlink()
+    (tmp_path / "artifacts" / f"{job.id}.html").unlink()
     async with open_store(tmp_path) as store:
         (report,) = store.reports()
         assert job.id in report
@@ -311,10 +340,10 @@ TTL_S = 100.0
 @pytest.mark.parametrize(("seconds_ago", "there"), [(99.0, True), (100.0, False), (199.0, False)])
 async def test_artifact_expires_after_its_time(tmp_path: Path, seconds_ago: float, there: bool) -> None:
     async with open_store(tmp_path) as store:
-        job = await ended_job(store, seconds_ago)
+        job = await ended_job(store, seconds_ago, outputs=("html", "text"))
         store.expire(TTL_S, NOW)
-        assert (job.artifact is not None, not job.expired) == (there, there)
-        assert len(os.listdir(store.artifacts)) == there
+        assert (list(job.artifacts), not job.expired) == (["html", "text"] if there else [], there)
+        assert len(os.listdir(store.artifacts)) == 2 * there
 
 
 @pytest.mark.parametrize(("seconds_ago", "known"), [(199.0, True), (200.0, False), (10_000.0, False)])
@@ -328,7 +357,7 @@ async def test_expired_job_is_forgotten_after_as_long_again(tmp_path: Path, seco
 async def test_forgotten_job_leaves_no_artifact(tmp_path: Path) -> None:
     # As after a stop of the service that lasted longer than both times.
     async with open_store(tmp_path) as store:
-        await ended_job(store, 10_000)
+        await ended_job(store, 10_000, outputs=("html", "text"))
     async with open_store(tmp_path) as store:
         store.expire(TTL_S, NOW)
         assert (store.jobs, os.listdir(store.artifacts)) == ({}, [])

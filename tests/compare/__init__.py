@@ -47,8 +47,9 @@ TOOL_TIMEOUT_S = 300
 
 KNOWN: Mapping[str, str] = MappingProxyType(
     {
-        "*-full-scrolled": "we scroll back to the top first, so that a fixed header stands at the top of the picture",
+        "long-full-scrolled": "we scroll back to the top first: a fixed header stands at the top of the picture",
         "element-edge": "a clip with a negative corner shows another place in Chromium; ours is cut at the page's edge",
+        "phone-full-scrolled": "as long-full-scrolled",
     }
 )
 """Cases (globs) in which our picture differs from the one it follows, and why."""
@@ -125,7 +126,7 @@ async def _shoot_ours(cases: Iterable[Case], site: Site, folder: Path) -> None:
             try:
                 with trio.fail_after(CASE_TIMEOUT_S):
                     file.write_bytes(await _take(browser, case, site.url(case.path)))
-            except (cdp.CDPError, trio.TooSlowError) as error:
+            except (cdp.errors.CDPError, trio.TooSlowError) as error:
                 file.with_suffix(".us.error").write_text(f"{type(error).__name__}: {error}")
 
 
@@ -194,9 +195,10 @@ def _read(folder: Path, case: Case, tool: Tool) -> Pixels | str:
 
 def difference(one: Pixels | str, other: Pixels | str) -> str | None:
     """None when two pictures are equal, else the first thing that is not."""
-    reasons = [side for side in (one, other) if isinstance(side, str)]
-    if reasons:
-        return "-" if "-" in reasons else " / ".join(reasons)
+    if isinstance(one, str):
+        return one
+    if isinstance(other, str):
+        return other
     if one.shape != other.shape:
         return f"size {one.shape[1]}x{one.shape[0]} / {other.shape[1]}x{other.shape[0]}"
     apart = (one != other).any(axis=2)
@@ -210,6 +212,7 @@ def difference(one: Pixels | str, other: Pixels | str) -> str | None:
 
 
 def row(folder: Path, case: Case) -> Row:
+    """The pictures of one case, taken before, compared."""
     pictures = {tool: _read(folder, case, tool) for tool in TOOLS}
     sizes = {
         tool: picture if isinstance(picture, str) else (picture.shape[1], picture.shape[0])
@@ -226,7 +229,7 @@ def row(folder: Path, case: Case) -> Row:
 
 
 async def compare(folder: Path, only: str = "*") -> list[Row]:
-    """Take all pictures into a folder, `NAME.TOOL`, and compare them; `report.json` and `report.txt` are written too."""
+    """Take all pictures into a folder, `NAME.TOOL`, and compare them; writes `report.json` and `report.txt` too."""
     modules = await trio.to_thread.run_sync(install)
     cases = [case for case in CASES if fnmatchcase(case.name, only)]
     folder.mkdir(parents=True, exist_ok=True)
@@ -273,10 +276,9 @@ def report(rows: Iterable[Row]) -> str:
         size = next((f"{said[0]}x{said[1]}" for said in row.sizes.values() if not isinstance(said, str)), "none")
         said = next((said for column in columns if (said := getattr(row, column)) not in (None, "-")), "")
         table = ELSEWHERE if row.differs is None else KNOWN
-        reason = _reason(table, row.name) if said else None
-        lines.append(
-            f"{row.name:28} {marks[0]:8} {marks[1]:8} {marks[2]:8} {size:11} {said}{f' [{reason}]' if reason else ''}".rstrip()
-        )
+        if said and (reason := _reason(table, row.name)):
+            said += f" [{reason}]"
+        lines.append(f"{row.name:28} {marks[0]:8} {marks[1]:8} {marks[2]:8} {size:11} {said}".rstrip())
     for column in columns:
         marks = [_mark(getattr(row, column)) for row in rows]
         counts = f"{marks.count('equal')} equal, {marks.count('DIFFER')} differ, {marks.count('-')} not comparable"

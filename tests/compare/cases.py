@@ -5,7 +5,6 @@ Every document is static or brought to rest by its case, so that two pictures of
 
 from __future__ import annotations
 
-import base64
 import io
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -66,13 +65,15 @@ MIXED = document(
 .two{background:radial-gradient(circle at 30% 40%,#fd5,#e42 60%,#419)}
 .three{background:conic-gradient(from 20deg,red,gold,lime,aqua,blue,red);border-radius:50%}
 .four{border:7px dashed #393;outline:3px dotted #c39;outline-offset:4px}
-table{border-collapse:collapse}td,th{border:1px solid #888;padding:3px 9px}pre{background:#eee;font:11px 'Liberation Mono'}""",
+table{border-collapse:collapse}td,th{border:1px solid #888;padding:3px 9px}pre{background:#eee;font:11px 'Liberation
+Mono'}""",
 )
 
 LONG = document(
     '<header>fixed header</header><footer>fixed footer</footer><section class="hero"><h1>Full height</h1></section>'
     + "".join(
-        f'<article style="background:hsl({i * 47},60%,90%)"><h2>Part {i}</h2><aside>sticky {i}</aside><p>{PROSE * 4}</p>'
+        f'<article style="background:hsl({i * 47},60%,90%)"><h2>Part {i}</h2><aside>sticky {i}</aside>'
+        f"<p>{PROSE * 4}</p>"
         f'{"<section class=half>half the height</section>" if i % 3 == 0 else ""}<div class="end">sticks below</div>'
         "</article>"
         for i in range(8)
@@ -94,7 +95,7 @@ WIDE = document(
 )
 
 BOXES = document(
-    f"""<div id="rotated" class="b" style="left:520.25px;top:90.75px;transform:rotate(27deg)">turned</div>
+    """<div id="rotated" class="b" style="left:520.25px;top:90.75px;transform:rotate(27deg)">turned</div>
 <div id="fraction" class="b" style="left:40.37px;top:60.61px;width:150.5px;height:70.49px">fraction</div>
 <div id="halves" class="b" style="left:240.5px;top:60.5px;width:101px;height:61px">halves</div>
 <div id="scaled" class="b" style="left:800px;top:80px;transform:scale(1.33) skewX(12deg)">scaled</div>
@@ -106,7 +107,8 @@ linear-gradient(45deg,#fa0,#05a)">larger than any viewport</div>
 <div id="far" class="b" style="left:2400.4px;top:3000.6px">far away</div>
 <p id="wrap" style="position:absolute;left:300px;top:220px;width:180px">before <span id="inline">an inline element that
 is broken into several lines</span> after</p>
-<div id="scroller" style="position:absolute;left:560px;top:260px;width:220px;height:140px;overflow:auto;border:2px solid">
+<div id="scroller" style="position:absolute;left:560px;top:260px;width:220px;height:140px;overflow:auto;border:2px
+solid">
 <div style="width:600px;height:900px;background:repeating-linear-gradient(30deg,#eee 0 9px,#cdf 9px 20px);
 position:relative"><div id="inside" class="b" style="left:300px;top:600px">inside a scroller</div></div></div>
 <div id="smooth" style="position:absolute;left:60px;top:430px;width:200px;height:120px;overflow:auto;
@@ -117,12 +119,14 @@ scroll-behavior:smooth"><div style="height:1500px"></div><b id="smoothed">smooth
 <div id="stuck">stuck</div>""",
     """body{margin:0;font:14px sans-serif;height:3400px}.b{position:absolute;width:130px;height:64px;
 background:#cfe8d8;border:3px solid #264;padding:4px;box-sizing:border-box}#bar{position:fixed;top:0;left:0;right:0;
-height:30px;background:rgba(200,40,40,.7)}#stuck{position:sticky;top:40px;margin-top:600px;width:90px;background:gold}""",
+height:30px;background:rgba(200,40,40,.7)}#stuck{position:sticky;top:40px;margin-top:600px;width:90px;
+background:gold}""",
 )
 
 TRANSPARENT = document(
     """<div id="card" style="width:240.5px;height:120px;border-radius:30px;background:rgba(30,90,200,.4);
-box-shadow:8px 8px 20px #0008;padding:9px">half <b>opaque</b> text</div><div style="height:1200px"></div><p>the end</p>""",
+box-shadow:8px 8px 20px #0008;padding:9px">half <b>opaque</b> text</div><div style="height:1200px"></div><p>the
+end</p>""",
     "body{margin:30px;font:20px sans-serif}",
 )
 
@@ -158,8 +162,10 @@ h.putImageData(p,0,0)</script>""",
 LETTERS = document(
     """<p lang="zh">汉字：永和九年，岁在癸丑，暮春之初。</p><p lang="zh-TW">漢字：永和九年，歲在癸丑。</p>
 <p lang="ja">日本語：吾輩は猫である。名前はまだ無い。カタカナ ﾊﾝｶｸ</p><p lang="ko">한국어: 나랏말싸미 듕귁에 달아</p>
-<p>Emoji 😀 👩‍👩‍👧‍👦 🇨🇭 🏳️‍🌈 👍🏽 1️⃣ ❤️ ♥︎</p><p dir="rtl" lang="ar">السلام عليكم ورحمة الله</p><p dir="rtl" lang="he">שלום עולם</p>
-<p lang="hi">हिन्दी क्षत्रिय</p><p lang="th">ภาษาไทย</p><p>Ελληνικά, Кириллица, Tiếng Việt, Z̶a̴l̷g̵o̶, ﬁ ½ ∑ ∫ √ → ★</p>
+<p>Emoji 😀 👩‍👩‍👧‍👦 🇨🇭 🏳️‍🌈 👍🏽 1️⃣ ❤️ ♥︎</p><p dir="rtl" lang="ar">السلام عليكم ورحمة الله</p><p dir="rtl"
+lang="he">שלום עולם</p>
+<p lang="hi">हिन्दी क्षत्रिय</p><p lang="th">ภาษาไทย</p><p>Ελληνικά, Кириллица, Tiếng Việt, Z̶a̴l̷g̵o̶, ﬁ ½ ∑ ∫ √ →
+★</p>
 <p style="letter-spacing:.21em;font-size:21.7px">Spaced letters</p><p style="font-size:9px">Tiny letters</p>
 <p style="writing-mode:vertical-rl;height:160px;float:right" lang="ja">縦書きの文章、12月。</p>
 <p style="font-weight:900;font-style:italic;-webkit-text-stroke:1px #06c">Heavy</p><p><math><mfrac><mi>a</mi>
@@ -175,7 +181,8 @@ FORMS = document(
 <input type="range" value="30"><input type="date" value="2024-02-29"><input type="color" value="#33aa88">
 <select><option>one<option>two</select><select multiple><option selected>a<option>b</select><textarea>several
 lines</textarea><button>Press</button><button disabled>Off</button><progress value=".4"></progress><meter value=".7">
-</meter><details open><summary>Summary</summary>more</details><fieldset><legend>Legend</legend><input placeholder="hint">
+</meter><details open><summary>Summary</summary>more</details><fieldset><legend>Legend</legend><input
+placeholder="hint">
 </fieldset><input type="file"><dialog open>dialog</dialog><div contenteditable>edited</div>""",
     "body{margin:20px;font:15px sans-serif}input,textarea{font-family:sans-serif}",
 )
@@ -184,12 +191,14 @@ EFFECTS = document(
     f"""<div class="stage"><div style="mix-blend-mode:multiply;background:#f66">multiply</div>
 <div style="backdrop-filter:blur(5px) hue-rotate(90deg)">backdrop</div><div style="filter:grayscale(.7)
 drop-shadow(5px 5px 4px #00f)">filter</div><div style="clip-path:polygon(50% 0,100% 50%,50% 100%,0 50%)">clipped</div>
-<div style="mask:linear-gradient(90deg,#000,#0000)">masked</div><div style="opacity:.55;will-change:transform">layer</div>
+<div style="mask:linear-gradient(90deg,#000,#0000)">masked</div><div style="opacity:.55;
+will-change:transform">layer</div>
 <div style="zoom:1.37">zoomed</div><div style="transform:translate(3.3px,4.7px) rotate(.7deg)">slightly</div>
 <div style="border-image:linear-gradient(red,blue) 9 / 9px solid;border:9px solid">border image</div>
 <div style="background:#fff5 url(/drawing.svg) center/contain;isolation:isolate">svg</div></div>
 <p style="overflow:hidden;text-overflow:ellipsis;white-space:nowrap;width:300px">{PROSE}</p>""",
-    """body{margin:0;font:16px sans-serif}.stage{display:grid;grid-template-columns:repeat(4,1fr);gap:1.3vw;padding:20px;
+    """body{margin:0;font:16px sans-serif}.stage{display:grid;grid-template-columns:repeat(4,1fr);gap:1.3vw;
+padding:20px;
 background:repeating-linear-gradient(45deg,#fd7 0 10px,#7df 10px 20px)}.stage div{height:110px;padding:8px;
 background:#fffb}""",
 )
@@ -206,7 +215,8 @@ height="240"></iframe><script>foreign.src = location.href.replace('127.0.0.1', '
 SCHEME = document(
     f"""<meta name="color-scheme" content="light dark"><h1>Scheme</h1><p>{PROSE}</p><input value="field">
 <button>Button</button><div class="motion">motion</div><div class="print">media</div><a href="/">link</a>""",
-    """body{font:18px sans-serif}@media(prefers-color-scheme:dark){h1{color:#fc6}}.motion,.print{padding:20px;margin:8px;
+    """body{font:18px sans-serif}@media(prefers-color-scheme:dark){h1{color:#fc6}}.motion,.print{padding:20px;
+margin:8px;
 background:#fcc}@media(prefers-reduced-motion:reduce){.motion{background:#6c6}}@media print{.print{background:#66c}
 body{margin:40px}}""",
 )
@@ -214,16 +224,19 @@ body{margin:40px}}""",
 MOVING = document(
     """<div class="endless">endless</div><div class="once">once</div><div class="late">late</div><div class="passing">
 passing</div><input autofocus value="caret"><textarea>other</textarea><p class="pulse">pulse</p>""",
-    """body{margin:30px;font:20px sans-serif}textarea{font:inherit}div{width:120px;height:60px;background:#8ad;margin:8px}
+    """body{margin:30px;font:20px sans-serif}textarea{font:inherit}div{width:120px;height:60px;background:#8ad;
+margin:8px}
 .endless{animation:spin 3s linear infinite}.once{animation:slide 60s forwards}.late{animation:slide 9s 90s both}
 .passing{transition:margin-left 70s}.passing.on{margin-left:400px}.pulse{animation:fade 2s alternate infinite}
-@keyframes spin{to{transform:rotate(360deg)}}@keyframes slide{from{margin-left:50px}to{margin-left:300px;background:#e84}}
+@keyframes spin{to{transform:rotate(360deg)}}@keyframes slide{from{margin-left:50px}to{margin-left:300px;
+background:#e84}}
 @keyframes fade{to{opacity:.1}}""",
 )
 
 LAZY_LAYOUT = document(
     "".join(f"<section><h2>Section {i}</h2><p>{PROSE * 3}</p></section>" for i in range(30)),
-    """body{margin:0;font:16px sans-serif}section{content-visibility:auto;contain-intrinsic-size:auto 200px;padding:10px;
+    """body{margin:0;font:16px sans-serif}section{content-visibility:auto;contain-intrinsic-size:auto 200px;
+padding:10px;
 border-bottom:1px solid}""",
 )
 
@@ -320,7 +333,7 @@ class Case:
 
     name: str
     path: str
-    viewport: Viewport = Viewport(1000, 700)
+    viewport: Viewport = attrs.field(factory=lambda: Viewport(1000, 700))
     first: str = ""
     """A script that runs before the page is brought to rest."""
     color_scheme: Literal["light", "dark"] | None = None
