@@ -36,6 +36,7 @@ import fnmatch
 import functools
 import gc
 import heapq
+import html as html_text
 import ipaddress
 import itertools
 import json
@@ -75,6 +76,7 @@ from werkzeug.exceptions import HTTPException, RequestedRangeNotSatisfiable
 import cdp
 import cdp.document
 from cdp.actions import Record, action_faults, perform
+from cdp.emulation import viewport_of
 from cdp.errors import (
     ActionFailed,
     CDPError,
@@ -88,7 +90,6 @@ from cdp.errors import (
     TargetCrashed,
     TooLarge,
 )
-from cdp.emulation import viewport_of
 from cdp.fetch import fetch
 from cdp.network import endpoint_of, parse_url
 from cdp.options import CaptureOptions, Goto, Length, PageOptions, Range, RenderOptions, Selector, Shoot, WaitFor
@@ -96,6 +97,7 @@ from cdp.tasks import open_tasks
 from cdp.texts import add_flags, nested, value_of, with_values
 from cdp.validation import (
     MAX_ECHO,
+    MAX_FAULTS,
     Fault,
     ValidationError,
     bare_type,
@@ -292,8 +294,6 @@ RENDER_TEXT = (
     "true: in a browser; false: without JavaScript, and a scrape without any browser; auto: a scrape of a document "
     "without scripts needs no browser; an object: fields of waiting and emulation, as at top level"
 )
-# What the object of `render` may hold beside RenderOptions.
-RENDER_FIELDS = ("timeout_ms", "on_timeout")
 OutputName = Literal["html", "text", "markdown", "links", "metadata", "screenshot"]
 # What a screenshot's picture is called beside those of its actions.
 PICTURE = "image"
@@ -321,15 +321,21 @@ converter.register_structure_hook(StatusPattern, _status_pattern)
 
 
 @attrs.frozen(kw_only=True, slots=False)
-class BaseRequest(PageOptions):
+class RenderFields(RenderOptions):
+    """What an object of `render` may hold."""
+
+    timeout_ms: Annotated[int, Range(1), "for the whole attempt, queue excluded"] = 30_000
+    on_timeout: Annotated[Literal["fail", "capture"], "capture: the best result so far, with warnings"] = "fail"
+
+
+@attrs.frozen(kw_only=True, slots=False)
+class BaseRequest(PageOptions, RenderFields):
     """What both services take."""
 
     api_key: Annotated[str, Length(1, 4096), "the key; also taken from the headers and the query"] | None = attrs.field(
         default=None, repr=False
     )
-    render: Annotated[Render, RENDER_TEXT] = True
-    timeout_ms: Annotated[int, Range(1), "for the whole attempt, queue excluded"] = 30_000
-    on_timeout: Annotated[Literal["fail", "capture"], "capture: the best result so far, with warnings"] = "fail"
+    render: Annotated[Render, RenderFields, RENDER_TEXT] = True
     fail_on_status: Annotated[
         tuple[StatusPattern, ...], Length(0, 100), 'HTTP statuses that fail the job, such as `["4xx", 500]`'
     ] = ()
@@ -370,13 +376,12 @@ def parse_request(service: ServiceName, given: object, config: Config) -> Reques
     cls = REQUEST_CLASSES[service]
     if not isinstance(given, dict):
         raise ValidationError([Fault("request", f"must be an object, not {kind_of(given)}")])
-    faults: list[Fault] = []
-    given, inner = _flattened(given, cls)
+    given, inner, faults = _flattened(given)
     try:
         parsed = structure(given, cls)
     except ValidationError as error:
         # Those between fields are told in the same answer.
-        faults, parsed = error.faults, valid_part(given, cls)
+        faults, parsed = faults + error.faults, valid_part(given, cls)
     faults += [fault for fault in _request_faults(parsed, given, config) if fault not in faults]
     if faults:
         places = {name: f"render.{name}" for name in inner}
@@ -398,19 +403,20 @@ def parse_request(service: ServiceName, given: object, config: Config) -> Reques
     )
 
 
-def _flattened(given: Mapping[str, Any], cls: type[Request]) -> tuple[dict[str, Any], set[str]]:
-    """The request with the fields of a `render` object at top level, where one there wins; and which came from it."""
+def _flattened(given: Mapping[str, Any]) -> tuple[dict[str, Any], set[str], list[Fault]]:
+    """The request with the fields of a `render` object at top level, where one there wins.
+
+    Also which came from it, and a fault for each of its that is unknown.
+    """
     inner = given.get("render")
     if not isinstance(inner, dict):
-        return dict(given), set()
-    allowed = (*fields_of(RenderOptions), *RENDER_FIELDS)
-    unknown = [name for name in inner if name not in allowed]
-    if unknown:
-        raise ValidationError(
-            [Fault(f"render.{name[:MAX_ECHO]}", f"unknown field{nearest(name, allowed)}") for name in unknown]
-        )
+        return dict(given), set(), []
+    allowed = fields_of(RenderFields)
+    unknown = sorted(name[:MAX_ECHO] for name in inner if name not in allowed)[:MAX_FAULTS]
+    faults = [Fault(f"render.{name}", f"unknown field{nearest(name, allowed)}") for name in unknown]
     outer = {name: value for name, value in given.items() if name != "render"}
-    return {**inner, **outer}, set(inner) - set(outer)
+    known = {name: value for name, value in inner.items() if name in allowed and name not in outer}
+    return known | outer, set(known), faults
 
 
 def _request_faults(parsed: Request, given: Mapping[str, object], config: Config) -> Iterator[Fault]:
@@ -464,11 +470,9 @@ BROWSER_FIELDS = (
 
 def request_document(parsed: Request) -> dict[str, Any]:
     """The request as JSON that parses to the same value; never with the key."""
-    values = attrs.asdict(
-        parsed,
-        filter=lambda field, value: field.name != "api_key" and value != field.default,
-        value_serializer=lambda _, __, value: value.text if isinstance(value, StatusPattern) else value,
-    )
+    values = attrs.asdict(parsed, filter=lambda field, value: field.name != "api_key" and value != field.default)
+    if parsed.fail_on_status:
+        values["fail_on_status"] = [pattern.text for pattern in parsed.fail_on_status]
     return cast(dict[str, Any], json.loads(json.dumps(values)))
 
 
@@ -1433,7 +1437,7 @@ class Run:
             assert parsed.html is not None
             await page.set_content(parsed.html, parsed.base_url, wait_until=parsed.wait_until)
         if parsed.wait_until == "auto":
-            progress.enter("navigate", "the page was on its way to another document")
+            progress.enter("arrive", "the page was on its way to another document")
             await page.arrive()
         check_status(parsed, page.status_code)
         progress.enter("inject", "css and js were not injected")
@@ -1546,12 +1550,16 @@ def finished_meta(
 
 async def derived(parsed: ScrapeRequest, html: str, whole: str, url: str, text: str | None) -> dict[str, Part]:
     """The outputs that are made of a document's HTML; `text` is what a browser shows, where there is one."""
+    tree = functools.cache(lambda: cdp.document.parse(html))
     makers: dict[str, tuple[str, Callable[[], str]]] = {
         "html": ("text/html", lambda: html),
-        "text": ("text/plain", lambda: cdp.document.text(html) if text is None else text),
-        "markdown": ("text/markdown", lambda: cdp.document.markdown(html, url)),
-        "links": ("application/json", lambda: json.dumps(cdp.document.links(html, url))),
-        "metadata": ("application/json", lambda: json.dumps(cdp.document.metadata(whole, url))),
+        "text": ("text/plain", lambda: cdp.document.text(tree()) if text is None else text),
+        "markdown": ("text/markdown", lambda: cdp.document.markdown(tree(), url)),
+        "links": ("application/json", lambda: json.dumps(cdp.document.links(tree(), url))),
+        "metadata": (
+            "application/json",
+            lambda: json.dumps(cdp.document.metadata(tree() if whole is html else whole, url)),
+        ),
     }
 
     def make() -> dict[str, Part]:
@@ -1569,10 +1577,16 @@ async def derived(parsed: ScrapeRequest, html: str, whole: str, url: str, text: 
     return await trio.to_thread.run_sync(make, abandon_on_cancel=True)
 
 
+# A title further down is not found by a fetch.
+MAX_TITLE_AT = 2**18
 # As the browser says it: many sites answer others than browsers with something else.
-FETCH_USER_AGENT = "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/156.0.0.0 Safari/537.36"
-# What makes a document another one once a browser has it.
-_NEEDS_BROWSER = re.compile(r"<script|<i?frame|<meta[^>]+refresh|\son[a-z]+\s*=|shadowrootmode", re.IGNORECASE)
+FETCH_USER_AGENT = (
+    "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/156.0.0.0 Safari/537.36"
+)
+# What makes a document another one once a browser has it. Words first, and every place looked at once: a regular
+# expression holds up everybody for as long as it takes.
+_BROWSER_WORDS = ("<script", "<iframe", "<frame", "shadowrootmode")
+_BROWSER_PATTERNS = (re.compile(r"<meta[^<>]*refresh"), re.compile(r"on(?<=[\s\"'/]on)[a-z]+\s*="))
 
 
 async def fetch_output(policy: cdp.AddressPolicy, parsed: ScrapeRequest, progress: Progress) -> Output | None:
@@ -1588,7 +1602,7 @@ async def fetch_output(policy: cdp.AddressPolicy, parsed: ScrapeRequest, progres
         if auto:
             return None
         raise
-    if auto and _NEEDS_BROWSER.search(fetched.html):
+    if auto and has_scripts(fetched.html):
         return None
     check_status(parsed, fetched.status_code)
     progress.enter("capture", "the document was not read")
@@ -1599,10 +1613,22 @@ async def fetch_output(policy: cdp.AddressPolicy, parsed: ScrapeRequest, progres
             raise SelectorNotFound(f"the element of selector {parsed.selector!r} is not in the document")
         html = found
     parts = await derived(parsed, html, fetched.html, fetched.url, None)
-    title = await trio.to_thread.run_sync(cdp.document.title, fetched.html, abandon_on_cancel=True)
     progress.enter("close", "")
-    meta = {"url": fetched.url, "status_code": fetched.status_code, "title": title, "redirects": fetched.redirects}
+    meta = {"url": fetched.url, "status_code": fetched.status_code, "title": title_of(fetched.html)}
+    meta["redirects"] = list(fetched.redirects)
     return Output(parts, finished_meta(parsed, meta, progress, [], None))
+
+
+def has_scripts(html: str) -> bool:
+    """Whether a browser may make another document of this one."""
+    lowered = html.lower()
+    return any(word in lowered for word in _BROWSER_WORDS) or any(one.search(lowered) for one in _BROWSER_PATTERNS)
+
+
+def title_of(html: str) -> str:
+    """What stands between the tags of a document's title, white space folded."""
+    found = re.search(r"<title[^<>]*>([^<]*)", html[:MAX_TITLE_AT], re.IGNORECASE)
+    return " ".join(html_text.unescape(found[1]).split()) if found else ""
 
 
 def needs_browser(parsed: ScrapeRequest) -> bool:
@@ -1852,24 +1878,25 @@ class Service:
     async def _finish(self, job: Job, outcome: Output | JobFailed) -> None:
         """Artifacts first, then the job's end, then whoever waits."""
         artifacts: dict[str, Artifact] = {}
-        if isinstance(outcome, Output):
-            try:
+        try:
+            if isinstance(outcome, Output):
                 for number, (name, part) in enumerate(outcome.parts.items()):
                     file = f"{job.id}{f'-{number}' if number else ''}.{part.extension}"
                     artifacts[name] = Artifact(file, part.content_type)
                     await self.store.save_artifact(file, part.data)
-            except OSError as error:
-                logger.error("its result could not be stored: %s", error, extra={"job_id": job.id})
-                outcome = JobFailed("internal", f"the result could not be stored: {os.strerror(error.errno or 0)}")
-        if job.ended or not isinstance(outcome, Output):
-            # Cancelled meanwhile, or not stored as a whole.
-            self.store.drop_artifacts(artifacts)
-        if job.ended:
-            return
-        if isinstance(outcome, Output):
-            transition(job, Step.SUCCEEDED, artifacts=artifacts, result_meta=outcome.meta)
-        else:
+                if not job.ended:
+                    transition(job, Step.SUCCEEDED, artifacts=artifacts, result_meta=outcome.meta)
+        except OSError as error:
+            logger.error("its result could not be stored: %s", error, extra={"job_id": job.id})
+            outcome = JobFailed("internal", f"the result could not be stored: {os.strerror(error.errno or 0)}")
+        finally:
+            if job.state is not State.DONE:
+                # Cancelled meanwhile, or not stored as a whole.
+                self.store.drop_artifacts(artifacts)
+        if isinstance(outcome, JobFailed) and not job.ended:
             fail(job, outcome)
+        elif job.state is not State.DONE:
+            return
         self._put(job)
         logger.info(
             "%s after %d attempts%s",
@@ -2608,15 +2635,18 @@ async def capture_once(name: ServiceName, flags: Mapping[str, Any], config: Conf
             tell.end()
     if scope.cancelled_caught:
         raise SystemExit(128 + signal.SIGTERM)
-    part = made.main
-    if len(made.parts) > 1:
-        result = json.dumps(result_of(name, made.parts, made.meta), ensure_ascii=False)
-        part = Part(result.encode(), "application/json")
     try:
         if to_file:
-            await trio.Path(output).write_bytes(part.data)
+            for other, part in made.parts.items():
+                path = Path(output)
+                if part is not made.main:
+                    path = path.with_name(f"{path.stem}-{other}.{part.extension}")
+                await trio.Path(path).write_bytes(part.data)
         else:
-            sys.stdout.buffer.write(part.data)
+            data = made.main.data
+            if len(made.parts) > 1:
+                data = json.dumps(result_of(name, made.parts, made.meta), ensure_ascii=False).encode()
+            sys.stdout.buffer.write(data)
             sys.stdout.buffer.flush()
     except OSError as error:
         raise ValidationError([Fault("-o", f"{output!r} cannot be written: {error.strerror}")]) from None
@@ -2624,8 +2654,8 @@ async def capture_once(name: ServiceName, flags: Mapping[str, Any], config: Conf
     where = output if to_file else "standard output"
     for warning in made.meta["warnings"]:
         print(f"warning: {warning}", file=sys.stderr)
-    kind = part.content_type.partition(";")[0]
-    print(f"{where}: {kind}, {size}{len(part.data)} bytes, {made.meta['elapsed_ms']} ms", file=sys.stderr)
+    kind = made.main.content_type.partition(";")[0]
+    print(f"{where}: {kind}, {size}{len(made.main.data)} bytes, {made.meta['elapsed_ms']} ms", file=sys.stderr)
 
 
 async def cancel_on_sigterm(

@@ -47,6 +47,7 @@ from .validation import Fault, nearest
 MAX_VALUE_BYTES = 2**18
 # How many keys are on their way at once; the browser carries them out in order.
 KEYS_AT_ONCE = 32
+DEFAULT_PICTURE = CaptureOptions()
 SCREENSHOT_NAME = re.compile(r"(?!\.)[A-Za-z0-9._-]{1,64}")
 
 
@@ -172,7 +173,7 @@ def parse_keys(text: str) -> tuple[tuple[str, ...], Key]:
             raise ValueError(f"{name[:40]!r} is no modifier: {', '.join(MODIFIERS)} are{nearest(name, MODIFIERS)}")
     if last not in KEYS:
         hint = nearest(last, KEYS)
-        raise ValueError(f"knows no key {last[:40]!r}: Enter, Tab, Escape, ArrowDown, F5, a, A are some{hint}")
+        raise ValueError(f"there is no key {last[:40]!r}: Enter, Tab, Escape, ArrowDown, F5, a, A are some{hint}")
     if len(last) == 1 and last.isalpha():
         held = set(names) - {"Shift"}
         last = last.upper() if "Shift" in names or (last.isupper() and not held) else last.lower()
@@ -347,14 +348,14 @@ _AIMED = _element_script(
 """,
 )
 
-# -> {checked, radio}
+# -> {checked, radio, document}: the last is another one in another document
 _CHECKED = _element_script(
     "",
     """
   const box = controlOf(node) ?? node;
   if (!(box instanceof HTMLInputElement) || !/^(checkbox|radio)$/.test(box.type))
     return {wrong: `is no check box or radio button but ${describe(box)}`};
-  return {checked: box.checked, radio: box.type === 'radio'};
+  return {checked: box.checked, radio: box.type === 'radio', document: performance.timeOrigin};
 """,
 )
 
@@ -484,7 +485,7 @@ async def perform(
     action: Action,
     index: int,
     *,
-    picture_options: CaptureOptions = CaptureOptions(),  # noqa: B008 -- frozen
+    picture_options: CaptureOptions = DEFAULT_PICTURE,
     max_pixels: int = MAX_PIXELS,
     tell: Callable[[str], None] = quietly,
 ) -> Record:
@@ -569,8 +570,8 @@ async def _element(step: _Step, script: str, selector: str | None, *arguments: o
 
     Raises InvalidSelector, and _Refused for an element that will never do.
     """
-    turn = 0
-    for attempt in range(2**31):
+    turn = attempt = 0
+    while True:
         found: dict[str, Any] = await step.page.call(script, selector, *arguments, turn)
         who = found.get("of", selector)
         if "error" in found:
@@ -582,7 +583,7 @@ async def _element(step: _Step, script: str, selector: str | None, *arguments: o
         step.say(f"the element {who!r} {found['waiting']}")
         turn = found.get("turn", turn)
         await trio.sleep(POLL_S[min(attempt // 5, len(POLL_S) - 1)])
-    raise AssertionError("a wait has no end of its own")
+        attempt += 1
 
 
 # ---- Mouse
@@ -625,9 +626,9 @@ async def _check(step: _Step, action: Check) -> None:
         raise _Refused(f"the element {action.selector!r} is a radio button: only checking another one unchecks it")
     await _click(step, action.selector, "check")
     await frames_painted(step.page)
-    found = await step.page.call(_CHECKED, action.selector)
+    after = await step.page.call(_CHECKED, action.selector)
     # The click may have taken it away, or moved on to another page.
-    if found.get("checked", wanted) != wanted:
+    if after.get("checked", wanted) != wanted and after["document"] == found["document"]:
         raise _Refused(f"the click on {action.selector!r} did not {action.type} it")
 
 
@@ -743,11 +744,15 @@ def bounded_json(value: Any) -> Any:
     """The value, without halves of surrogate pairs; raises _Refused when its JSON is over `MAX_VALUE_BYTES`."""
     parts: list[bytes] = []
     size = 0
-    for part in json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).iterencode(value):
-        parts.append(part.encode(errors="replace"))
-        size += len(parts[-1])
-        if size > MAX_VALUE_BYTES:
-            raise _Refused(f"the value is over the limit of {MAX_VALUE_BYTES // 2**10} KiB of JSON")
+    try:
+        # Piece by piece: a page may make the value as large as a message can be.
+        for part in json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).iterencode(value):
+            parts.append(part.encode(errors="replace"))
+            size += len(parts[-1])
+            if size > MAX_VALUE_BYTES:
+                raise _Refused(f"the value is over the limit of {MAX_VALUE_BYTES // 2**10} KiB of JSON")
+    except RecursionError:
+        raise _Refused("the value is nested too deeply") from None
     return json.loads(b"".join(parts))
 
 

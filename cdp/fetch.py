@@ -8,26 +8,29 @@ from __future__ import annotations
 
 import errno
 import functools
+import hashlib
 import html
 import http.cookiejar
 import re
+import secrets
 import ssl
 import time
 import zlib
 from base64 import b64encode
-from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator
-from contextlib import aclosing, asynccontextmanager
+from collections.abc import AsyncGenerator, Iterator, Mapping
+from contextlib import aclosing
 from urllib.parse import unquote, urlsplit
+from urllib.request import parse_http_list, parse_keqv_list
 
 import attrs
-import httpx
-import socksio
+import certifi
+import h11
 import trio
 import webencodings
 
 from . import network
 from .document import absolute_url
-from .egress import AddressPolicy, FailureKind, Ledger, host_literal, open_door
+from .egress import AddressPolicy, Door, FailureKind, host_literal, open_door
 from .errors import CDPError, InvalidOption, NavigationError, NotAPage, TooLarge
 from .options import Auth, Cookie, PageOptions
 from .page import MAX_HTML_BYTES
@@ -38,6 +41,10 @@ MAX_ENCODINGS = 3
 """Content encodings around each other; each may multiply the work of the next."""
 MAX_COOKIES = 180
 """Kept per fetch, as many as Chromium keeps per site."""
+MAX_HEAD_BYTES = 2**18
+"""Status line and headers of an answer, as in Chromium."""
+MAX_CHALLENGE_CHARS = 2**13
+RECEIVE_BYTES = 2**16
 DRAIN_BYTES = 2**16
 """The body of a redirect or a challenge is read up to here, for up to `DRAIN_S`, so that its connection can go on."""
 DRAIN_S = 0.2
@@ -50,6 +57,8 @@ PIECE_BYTES = 2**18
 
 # Of Chromium 156, without the exchange format that only browsers read.
 _ACCEPT = "text/html,application/xhtml+xml,application/xml;q=0.9,image/jxl,image/avif,image/webp,image/apng,*/*;q=0.8"
+_ENCODINGS = frozenset(("gzip", "x-gzip", "deflate", "br", "zstd"))
+_DECODED = frozenset(("gzip", "x-gzip", "deflate"))
 _REDIRECTS = (301, 302, 303, 307, 308)
 _PORTS = (
     "0 1 7 9 11 13 15 17 19 20 21 22 23 25 37 42 43 53 69 77 79 87 95 101 102 103 104 109 110 111 113 115 117 119 123 "
@@ -105,33 +114,120 @@ async def fetch(
     """
     assert options.url is not None
     try:
-        url = network.parse_url(options.url)
+        url = absolute_url(None, network.parse_url(options.url)) or ""
     except ValueError as error:
         raise InvalidOption(f"url {error}") from error
     if trust is None or options.ignore_tls_errors:
         # Reading the authorities takes 30 ms, once.
         trust = await trio.to_thread.run_sync(_unverified if options.ignore_tls_errors else _verified)
     async with open_door(policy) as door:
-        limits = httpx.Limits(max_connections=1, max_keepalive_connections=1)
-        proxy = httpx.Proxy(door.proxy_url)
-        async with httpx.AsyncHTTPTransport(verify=trust, trust_env=False, limits=limits, proxy=proxy) as transport:
-            return await _Fetch(transport, door.ledger, options, user_agent, max_bytes, url).run()
+        run = _Fetch(door, trust, options, user_agent, max_bytes, url)
+        try:
+            return await run.run()
+        finally:
+            run.close()
+
+
+def _context(*, verified: bool) -> ssl.SSLContext:
+    context = ssl.create_default_context(cafile=certifi.where() if verified else None)
+    if not verified:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    context.set_alpn_protocols(["http/1.1"])
+    return context
 
 
 @functools.cache
 def _verified() -> ssl.SSLContext:
-    return httpx.create_ssl_context(trust_env=False)
+    return _context(verified=True)
 
 
 @functools.cache
 def _unverified() -> ssl.SSLContext:
-    return httpx.create_ssl_context(verify=False, trust_env=False)
+    return _context(verified=False)
 
 
 def accept_language(locale: str) -> str:
     """The header that Chromium makes of a locale: `de-CH,de;q=0.9`."""
     language, dash, _ = locale.partition("-")
     return f"{locale},{language};q=0.9" if dash else locale
+
+
+# ---- One connection --------------------------------------------------------------------------------------------------
+
+
+Headers = list[tuple[bytes, bytes]]
+
+
+@attrs.define(eq=False)
+class _Connection:
+    """HTTP/1.1 with one server. Closing it needs no await, so that cancellation leaves nothing open."""
+
+    origin: str
+    transport: trio.SocketStream
+    stream: trio.SocketStream | trio.SSLStream[trio.SocketStream]
+    protocol: h11.Connection = attrs.field(
+        factory=lambda: h11.Connection(h11.CLIENT, max_incomplete_event_size=MAX_HEAD_BYTES)
+    )
+    received: bool = False
+    """Something came since the last request."""
+    used: bool = False
+    """It has carried an exchange before; the server may have closed it meanwhile."""
+
+    async def ask(self, target: str, headers: Headers) -> h11.Response:
+        """Send a GET and wait for the head of the answer."""
+        if self.protocol.our_state is h11.DONE:
+            self.protocol.start_next_cycle()
+            self.used = True
+        self.received = False
+        request = h11.Request(method="GET", target=target, headers=headers)
+        data = (self.protocol.send(request) or b"") + (self.protocol.send(h11.EndOfMessage()) or b"")
+        await self.stream.send_all(data)
+        while True:
+            event = await self._next_event()
+            if isinstance(event, h11.Response):
+                return event
+            if not isinstance(event, h11.InformationalResponse):
+                raise h11.RemoteProtocolError("no answer")
+
+    async def body(self) -> AsyncGenerator[bytes]:
+        """The body as it is sent, without its transfer encoding."""
+        while isinstance(event := await self._next_event(), h11.Data):
+            yield bytes(event.data)
+
+    async def _next_event(self) -> h11.Event:
+        while (event := self.protocol.next_event()) is h11.NEED_DATA:
+            data = await self.stream.receive_some(RECEIVE_BYTES)
+            self.received = self.received or bool(data)
+            self.protocol.receive_data(data)
+        assert not isinstance(event, type)
+        return event
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether the next request may go here."""
+        return self.protocol.our_state is h11.DONE and self.protocol.their_state is h11.DONE
+
+    def close(self) -> None:
+        """Close the socket, whatever state it is in."""
+        self.transport.socket.close()
+
+
+async def _through_door(transport: trio.SocketStream, host: str, port: int) -> bool:
+    """Ask the door for a server (RFC 1928), by name; whether it is connected."""
+    name = host.encode()
+    if len(name) > 255:
+        return False
+    request = b"\x05\x01\x00" + b"\x05\x01\x00\x03" + bytes((len(name),)) + name + port.to_bytes(2, "big")
+    await transport.send_all(request)
+    reply = b""
+    # The choice of no authentication, then the answer, which always has an IPv4 address.
+    while len(reply) < 2 + 10:
+        data = await transport.receive_some(2 + 10 - len(reply))
+        if not data:
+            return False
+        reply += data
+    return reply[3] == 0
 
 
 # ---- The exchange ----------------------------------------------------------------------------------------------------
@@ -141,16 +237,10 @@ class _Fetch:
     """One document, from the first request to the last byte."""
 
     def __init__(
-        self,
-        transport: httpx.AsyncHTTPTransport,
-        ledger: Ledger,
-        options: PageOptions,
-        user_agent: str,
-        max_bytes: int,
-        url: str,
+        self, door: Door, trust: ssl.SSLContext, options: PageOptions, user_agent: str, max_bytes: int, url: str
     ) -> None:
-        self._transport = transport
-        self._ledger = ledger
+        self._door = door
+        self._trust = trust
         self._options = options
         self._user_agent = options.user_agent or user_agent
         self._max_bytes = max_bytes
@@ -161,48 +251,78 @@ class _Fetch:
         self._cookies = CookieJar()
         for cookie in options.cookies:
             self._cookies.add(cookie, self._url)
+        self._connection: _Connection | None = None
+
+    def close(self) -> None:
+        """Close the connection, if any."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
 
     async def run(self) -> Fetched:
+        """Follow redirects and challenges to the document."""
         authorization: str | None = None
         while True:
-            async with self._answer(authorization) as response:
-                self._cookies.take(response.headers.get_list("set-cookie"), self._url)
-                location = _location(response)
-                if location is not None:
-                    self._redirect(location)
-                    authorization = None
-                    await _drain(response)
+            response = await self._ask(authorization)
+            self._cookies.take(_values(response, "set-cookie"), self._url)
+            location = _location(response)
+            if location is not None:
+                await self._drain(response)
+                self._redirect(location)
+                authorization = None
+                continue
+            if response.status_code == 401 and authorization is None:
+                authorization = self._authorization(response)
+                if authorization is not None:
+                    await self._drain(response)
                     continue
-                if response.status_code == 401 and authorization is None:
-                    authorization = self._authorization(response)
-                    if authorization is not None:
-                        await _drain(response)
-                        continue
-                return await self._read(response)
+            return await self._read(response)
 
-    @asynccontextmanager
-    async def _answer(self, authorization: str | None) -> AsyncIterator[httpx.Response]:
-        """The answer to a GET of the current URL, its body unread; faults are those of Chromium."""
-        if urlsplit(self._url).port in _UNSAFE_PORTS:
+    async def _ask(self, authorization: str | None) -> h11.Response:
+        """The head of the answer to a GET of the current URL."""
+        parts = urlsplit(self._url)
+        if parts.port in _UNSAFE_PORTS:
             raise NavigationError("net::ERR_UNSAFE_PORT")
-        response: httpx.Response | None = None
+        target = parts._replace(scheme="", netloc="", fragment="").geturl() or "/"
+        headers = self._headers(authorization)
         try:
-            response = await self._transport.handle_async_request(self._request(authorization))
+            connection = await self._connected()
             try:
-                yield response
-            finally:
-                await response.aclose()
-        except (httpx.TransportError, socksio.ProtocolError) as error:
-            raise self._failure(error, response) from error
-        except httpx.InvalidURL as error:
-            raise NavigationError("net::ERR_INVALID_URL") from error
+                return await connection.ask(target, headers)
+            except (trio.BrokenResourceError, h11.RemoteProtocolError):
+                if not connection.used or connection.received:
+                    raise
+            # The server had closed the kept connection before it saw the request.
+            self.close()
+            connection = await self._connected()
+            return await connection.ask(target, headers)
+        except (trio.BrokenResourceError, h11.ProtocolError) as error:
+            raise self._failure(error, None) from error
 
-    def _request(self, authorization: str | None) -> httpx.Request:
-        options, parts = self._options, urlsplit(self._url)
-        host = parts.netloc
-        own = network.origin_of(self._url) == self._own_origin
+    async def _connected(self) -> _Connection:
+        """The connection for the current URL: the last one, or a new one."""
+        origin, (host, port) = network.origin_of(self._url), network.endpoint_of(self._url)
+        if self._connection is not None and self._connection.origin == origin and self._connection.is_idle:
+            return self._connection
+        self.close()
+        transport = await trio.open_tcp_stream("127.0.0.1", self._door.port)
+        self._connection = connection = _Connection(origin, transport, transport)
+        if not await _through_door(transport, host, port):
+            cause = self._door.ledger.failure_at(host, port)
+            if cause is None:
+                raise NavigationError("net::ERR_NAME_NOT_RESOLVED")
+            raise NavigationError(cause.net_error, blocked=cause.text if cause.kind is FailureKind.blocked else None)
+        if urlsplit(self._url).scheme == "https":
+            # https_compatible: a server that ends without close_notify reads as an end, as in browsers.
+            stream = trio.SSLStream(transport, self._trust, server_hostname=host, https_compatible=True)
+            await stream.do_handshake()
+            connection.stream = stream
+        return connection
+
+    def _headers(self, authorization: str | None) -> Headers:
+        options = self._options
         headers = {
-            "Host": host,
+            "Host": urlsplit(self._url).netloc,
             "Connection": "keep-alive",
             "Upgrade-Insecure-Requests": "1",
             "User-Agent": self._user_agent,
@@ -213,13 +333,12 @@ class _Fetch:
             "Sec-Fetch-User": "?1",
             "Sec-Fetch-Dest": "document",
         }
-        if own and options.referer is not None:
-            headers["Referer"] = options.referer
-        if own:
-            replaced = {name.lower() for name in options.headers}
-            headers = {name: value for name, value in headers.items() if name.lower() not in replaced}
-            headers |= options.headers
+        if network.origin_of(self._url) == self._own_origin:
+            if options.referer is not None:
+                headers["Referer"] = options.referer
+            headers = {item["name"]: item["value"] for item in network.merged_headers(headers, options.headers)}
         if authorization is not None:
+            headers = {name: value for name, value in headers.items() if name.lower() != "authorization"}
             headers["Authorization"] = authorization
         # Nothing else can be decoded here, whatever the client says.
         headers = {name: value for name, value in headers.items() if name.lower() != "accept-encoding"}
@@ -227,15 +346,12 @@ class _Fetch:
         cookies = self._cookies.header(self._url)
         if cookies:
             headers["Cookie"] = cookies
-        return httpx.Request(
-            "GET", self._url, headers=[(name.encode(), value.encode()) for name, value in headers.items()]
-        )
+        return [(name.encode(), value.encode(errors="replace")) for name, value in headers.items()]
 
     def _redirect(self, location: str) -> None:
         """Go on to where the server points."""
         target = absolute_url(self._url, location)
-        scheme = urlsplit(target or "").scheme
-        if target is not None and scheme not in ("http", "https"):
+        if target is not None and urlsplit(target).scheme not in ("http", "https"):
             raise NavigationError("net::ERR_UNSAFE_REDIRECT")
         try:
             target = network.parse_url(target or "")
@@ -248,21 +364,36 @@ class _Fetch:
         self._redirects.append(self._url)
         self._url, self._credentials = _without_credentials(target)
 
-    def _authorization(self, response: httpx.Response) -> str | None:
+    def _authorization(self, response: h11.Response) -> str | None:
         """The answer to a challenge, where there are credentials for the origin that asks."""
         own = network.origin_of(self._url) == self._own_origin
         auth = self._own_credentials if own else self._credentials
-        challenges = response.headers.get_list("www-authenticate")
-        schemes = {challenge.strip().partition(" ")[0].lower(): challenge for challenge in reversed(challenges)}
         if auth is None:
             return None
-        if "digest" in schemes:
-            return _digest(auth, response, schemes["digest"], self._url)
-        if "basic" in schemes:
+        challenges = _challenges(_values(response, "www-authenticate"))
+        digest = _digest(auth, challenges["digest"], self._url) if "digest" in challenges else None
+        if digest is None and "basic" in challenges:
             return "Basic " + b64encode(f"{auth.username}:{auth.password}".encode()).decode()
-        return None
+        return digest
 
-    async def _read(self, response: httpx.Response) -> Fetched:
+    async def _drain(self, response: h11.Response) -> None:
+        """Read the rest of a short body, which lets the connection be used again."""
+        assert self._connection is not None
+        if (_size_bytes(response) or 0) > DRAIN_BYTES:
+            return
+        count = 0
+        with trio.move_on_after(DRAIN_S):
+            try:
+                async with aclosing(self._connection.body()) as pieces:
+                    async for piece in pieces:
+                        count += len(piece)
+                        if count > DRAIN_BYTES:
+                            return
+            except (trio.BrokenResourceError, h11.RemoteProtocolError):
+                # Nobody needs that body.
+                self.close()
+
+    async def _read(self, response: h11.Response) -> Fetched:
         """The document of the last answer."""
         if response.status_code in (204, 205):
             raise NotAPage(f"the server answered {response.status_code}, without a document")
@@ -271,16 +402,17 @@ class _Fetch:
         if kind is not None:
             raise NotAPage(kind, said_type, _size_bytes(response))
         body = bytearray()
-        async with aclosing(self._body(response)) as pieces:
-            async for piece in pieces:
-                checked = len(body) >= SNIFF_BYTES
-                body += piece
-                if len(body) > self._max_bytes:
-                    limit = self._max_bytes
-                    shown = f"{limit // 2**20} MiB" if limit >= 2**20 else f"{limit} bytes"
-                    raise TooLarge(f"the document is over the limit of {shown} of HTML")
-                if not checked and len(body) >= SNIFF_BYTES:
-                    _check_sniffed(said_type, body, response)
+        try:
+            async with aclosing(self._decoded_body(response)) as pieces:
+                async for piece in pieces:
+                    sniffed = len(body) >= SNIFF_BYTES
+                    body += piece
+                    if len(body) > self._max_bytes:
+                        raise TooLarge(f"the document is over the limit of {_shown(self._max_bytes)} of HTML")
+                    if not sniffed and len(body) >= SNIFF_BYTES:
+                        _check_sniffed(said_type, body, response)
+        except (trio.BrokenResourceError, h11.RemoteProtocolError) as error:
+            raise self._failure(error, response) from error
         _check_sniffed(said_type, body, response)
         content_type = said_type or _sniffed(body)
         text = await trio.to_thread.run_sync(decode, bytes(body), charset)
@@ -288,48 +420,42 @@ class _Fetch:
             text = f"<pre>\n{html.escape(text, quote=False)}</pre>"
         return Fetched(self._url, response.status_code, tuple(self._redirects), content_type, text)
 
-    async def _body(self, response: httpx.Response) -> AsyncGenerator[bytes]:
-        """The decoded body in pieces."""
-        said = ",".join(response.headers.get_list("content-encoding")).lower()
-        encodings = [name for part in said.split(",") if (name := part.strip()) not in ("", "identity")]
-        known = {"gzip": "gzip", "x-gzip": "gzip", "deflate": "deflate", "br": "br", "zstd": "zstd"}
-        # Chromium leaves the body as it is when it does not know one of them.
-        encodings = encodings if all(name in known for name in encodings) else []
-        if len(encodings) > MAX_ENCODINGS or {"br", "zstd"} & set(encodings):
+    async def _decoded_body(self, response: h11.Response) -> AsyncGenerator[bytes]:
+        assert self._connection is not None
+        encodings = [
+            part.strip().lower() for value in _values(response, "content-encoding") for part in value.split(",")
+        ]
+        encodings = [name for name in encodings if name not in ("", "identity")]
+        if not _ENCODINGS.issuperset(encodings):
+            # Chromium leaves the body as it is when it does not know one of them.
+            encodings = []
+        if len(encodings) > MAX_ENCODINGS or not _DECODED.issuperset(encodings):
             raise NavigationError("net::ERR_CONTENT_DECODING_FAILED")
-        decoders = [Inflater(known[name]) for name in reversed(encodings)]
-        async for raw in _raw(response):
-            try:
-                for piece in _decoded(decoders, raw):
-                    yield piece
-                    await trio.lowlevel.checkpoint()
-            except zlib.error as error:
-                raise NavigationError("net::ERR_CONTENT_DECODING_FAILED") from error
+        decoders = [Inflater(name) for name in reversed(encodings)]
+        async with aclosing(self._connection.body()) as pieces:
+            async for raw in pieces:
+                try:
+                    for piece in _decoded(decoders, raw):
+                        yield piece
+                        await trio.lowlevel.checkpoint()
+                except zlib.error as error:
+                    raise NavigationError("net::ERR_CONTENT_DECODING_FAILED") from error
 
-    def _failure(self, error: Exception, response: httpx.Response | None) -> CDPError:
+    def _failure(self, error: Exception, response: h11.Response | None) -> CDPError:
         """What Chromium would have called a fault of the connection."""
-        if isinstance(error, httpx.LocalProtocolError):
+        if isinstance(error, h11.LocalProtocolError):
             return InvalidOption(f"the request cannot be sent: {error}")
-        causes = list(_causes(error))
-        cause = self._ledger.failure_at(*network.endpoint_of(self._url))
+        if isinstance(error, h11.RemoteProtocolError):
+            began = self._connection is not None and self._connection.received
+            return NavigationError(_protocol_error(error, response, began=began))
+        cause = self._door.ledger.failure_at(*network.endpoint_of(self._url))
         if cause is not None:
-            return NavigationError(cause.net_error, blocked=cause.text if cause.kind is FailureKind.blocked else None)
-        for one in causes:
-            if isinstance(one, ssl.SSLError):
-                return NavigationError(_tls_error(one))
-            if isinstance(one, OSError) and one.errno in (errno.ECONNRESET, errno.EPIPE):
-                return NavigationError("net::ERR_CONNECTION_RESET")
-        if isinstance(error, httpx.RemoteProtocolError):
-            return NavigationError(_protocol_error(error, response))
-        if isinstance(error, (httpx.ReadError, httpx.WriteError, httpx.ConnectError)):
-            return NavigationError("net::ERR_CONNECTION_CLOSED")
-        return NavigationError("net::ERR_SOCKS_CONNECTION_FAILED")
-
-
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    while error is not None:
-        yield error
-        error = error.__cause__ or error.__context__
+            return NavigationError(cause.net_error)
+        if isinstance(error.__cause__, ssl.SSLError):
+            return NavigationError(_tls_error(error.__cause__))
+        if isinstance(error.__cause__, OSError) and error.__cause__.errno in (errno.ECONNRESET, errno.EPIPE):
+            return NavigationError("net::ERR_CONNECTION_RESET")
+        return NavigationError("net::ERR_CONNECTION_CLOSED")
 
 
 _CERTIFICATE_ERRORS = {
@@ -357,16 +483,17 @@ def _tls_error(error: ssl.SSLError) -> str:
     return "net::ERR_SSL_PROTOCOL_ERROR"
 
 
-def _protocol_error(error: httpx.RemoteProtocolError, response: httpx.Response | None) -> str:
-    """Chromium's name of what the server did to HTTP; h11's words tell which."""
-    said = str(error)
+def _protocol_error(error: h11.RemoteProtocolError, response: h11.Response | None, *, began: bool) -> str:
+    """Chromium's name of what the server did to HTTP; `began` when something came."""
     if response is None:
-        empty = "disconnected without" in said
-        return "net::ERR_EMPTY_RESPONSE" if empty else "net::ERR_INVALID_HTTP_RESPONSE"
-    if "closed connection without" not in said:
+        if error.error_status_hint == 431:
+            return "net::ERR_RESPONSE_HEADERS_TOO_BIG"
+        return "net::ERR_INVALID_HTTP_RESPONSE" if began else "net::ERR_EMPTY_RESPONSE"
+    # Only h11's words tell a body that ends early from one that is no HTTP.
+    if "peer closed connection" not in str(error):
         return "net::ERR_INVALID_CHUNKED_ENCODING"
-    by_length = "content-length" in response.headers and "transfer-encoding" not in response.headers
-    return "net::ERR_CONTENT_LENGTH_MISMATCH" if by_length else "net::ERR_INCOMPLETE_CHUNKED_ENCODING"
+    chunked = _values(response, "transfer-encoding")
+    return "net::ERR_INCOMPLETE_CHUNKED_ENCODING" if chunked else "net::ERR_CONTENT_LENGTH_MISMATCH"
 
 
 def _without_credentials(url: str) -> tuple[str, Auth | None]:
@@ -378,52 +505,90 @@ def _without_credentials(url: str) -> tuple[str, Auth | None]:
     return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl(), auth
 
 
-def _location(response: httpx.Response) -> str | None:
+def _values(response: h11.Response, name: str) -> list[str]:
+    """All values of a header, in UTF-8 as far as they are, else byte by byte."""
+    values = [value for key, value in response.headers if key == name.encode()]
+    return [_header_text(value) for value in values]
+
+
+def _header_text(value: bytes) -> str:
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        return value.decode("latin-1")
+
+
+def _location(response: h11.Response) -> str | None:
     """Where a redirect points; an answer without a place to go is a document."""
     if response.status_code not in _REDIRECTS:
         return None
-    return next((value for value in response.headers.get_list("location") if value), None)
+    return next((value for value in _values(response, "location") if value), None)
 
 
-async def _drain(response: httpx.Response) -> None:
-    """Read the rest of a short body, which lets the connection be used again."""
-    if (_size_bytes(response) or 0) > DRAIN_BYTES:
-        return
-    with trio.move_on_after(DRAIN_S):
-        async with aclosing(response.aiter_raw()) as pieces:
-            count = 0
-            async for piece in pieces:
-                count += len(piece)
-                if count > DRAIN_BYTES:
-                    return
+# ---- Authentication --------------------------------------------------------------------------------------------------
+
+_SCHEME_START = re.compile(r"(?:^|,)\s*([A-Za-z]+)(?:\s+(?=[^\s=])|\s*(?=,|$))")
+_HASHES: Mapping[str, str] = {"MD5": "md5", "SHA-256": "sha256", "SHA-512-256": "sha512_256"}
 
 
-def _digest(auth: Auth, response: httpx.Response, challenge: str, url: str) -> str | None:
-    """The Authorization header for a digest challenge; None for one that nobody understands."""
-    request = httpx.Request("GET", url)
-    answer = httpx.Response(401, headers={"WWW-Authenticate": challenge}, request=request)
-    flow: Generator[httpx.Request, httpx.Response, None] = httpx.DigestAuth(auth.username, auth.password).auth_flow(
-        request
-    )
-    next(flow)
+def _challenges(values: list[str]) -> dict[str, str]:
+    """The parameters of each scheme, the first of each, by its name in lower case."""
+    found: dict[str, str] = {}
+    for value in values:
+        starts = list(_SCHEME_START.finditer(value[:MAX_CHALLENGE_CHARS]))
+        ends = [start.start() for start in starts[1:]] + [len(value)]
+        for start, end in zip(starts, ends, strict=True):
+            found.setdefault(start[1].lower(), value[start.end() : end])
+    return found
+
+
+def _digest(auth: Auth, challenge: str, url: str) -> str | None:
+    """The answer to a digest challenge (RFC 7616); None for one that nobody understands."""
     try:
-        return flow.send(answer).headers.get("Authorization")
-    except (StopIteration, httpx.ProtocolError, KeyError, NotImplementedError, ValueError):
+        said = {key.lower(): value for key, value in parse_keqv_list(parse_http_list(challenge)).items()}
+    except ValueError:
         return None
+    algorithm, session, _ = said.get("algorithm", "MD5").upper().partition("-SESS")
+    qops = [qop.strip().lower() for qop in said.get("qop", "").split(",")]
+    if algorithm not in _HASHES or not {"realm", "nonce"} <= said.keys() or not {"", "auth"} & set(qops):
+        return None
+
+    def digest(text: str) -> str:
+        return hashlib.new(_HASHES[algorithm], text.encode(), usedforsecurity=False).hexdigest()
+
+    target = urlsplit(url)._replace(scheme="", netloc="", fragment="").geturl()
+    client_nonce, count = secrets.token_hex(8), "00000001"
+    secret = digest(f"{auth.username}:{said['realm']}:{auth.password}")
+    if session:
+        secret = digest(f"{secret}:{said['nonce']}:{client_nonce}")
+    proof = digest(f"GET:{target}")
+    quoted = {"username": auth.username, "realm": said["realm"], "nonce": said["nonce"], "uri": target}
+    bare = {"algorithm": said["algorithm"]} if "algorithm" in said else {}
+    if "auth" in qops:
+        quoted["response"] = digest(f"{secret}:{said['nonce']}:{count}:{client_nonce}:auth:{proof}")
+        quoted["cnonce"] = client_nonce
+        bare |= {"qop": "auth", "nc": count}
+    else:
+        quoted["response"] = digest(f"{secret}:{said['nonce']}:{proof}")
+    if "opaque" in said:
+        quoted["opaque"] = said["opaque"]
+    escaped = [re.sub(r'(["\\])', r"\\\1", value) for value in quoted.values()]
+    parts = [f'{key}="{value}"' for key, value in zip(quoted, escaped, strict=True)]
+    return "Digest " + ", ".join(parts + [f"{key}={value}" for key, value in bare.items()])
 
 
 # ---- Kinds of answers ------------------------------------------------------------------------------------------------
 
 
-def _size_bytes(response: httpx.Response) -> int | None:
-    length = response.headers.get("content-length", "")
+def _size_bytes(response: h11.Response) -> int | None:
+    length = next(iter(_values(response, "content-length")), "")
     # A hostile one has thousands of digits.
     return int(length) if length.isdecimal() and length.isascii() and len(length) < 20 else None
 
 
-def _content_type(response: httpx.Response) -> tuple[str | None, str | None]:
+def _content_type(response: h11.Response) -> tuple[str | None, str | None]:
     """MIME type and charset as the server says them; None for what it does not say, or says in no valid form."""
-    said = response.headers.get_list("content-type")
+    said = _values(response, "content-type")
     valid = [match for value in said if (match := _MIME_TYPE.match(value)) is not None]
     charset = next(
         (
@@ -436,9 +601,9 @@ def _content_type(response: httpx.Response) -> tuple[str | None, str | None]:
     return (valid[-1][1].lower() if valid else None), charset
 
 
-def _refusal(response: httpx.Response, content_type: str | None) -> str | None:
+def _refusal(response: h11.Response, content_type: str | None) -> str | None:
     """Why an answer is no document; None for one that is, or that may be."""
-    disposition = response.headers.get("content-disposition", "").partition(";")[0].strip().lower()
+    disposition = next(iter(_values(response, "content-disposition")), "").partition(";")[0].strip().lower()
     if disposition and "=" not in disposition and disposition != "inline":
         return "a download"
     if content_type is None or _SHOWN_TYPES.fullmatch(content_type):
@@ -449,6 +614,10 @@ def _refusal(response: httpx.Response, content_type: str | None) -> str | None:
         return "a PDF"
     named = {"image": "an image", "audio": "a sound", "video": "a video"}
     return named.get(content_type.partition("/")[0], "a download")
+
+
+def _shown(size_bytes: int) -> str:
+    return f"{size_bytes // 2**20} MiB" if size_bytes >= 2**20 else f"{size_bytes} bytes"
 
 
 _BINARY = re.compile(rb"[\x00-\x08\x0b\x0e-\x1a\x1c-\x1f]")
@@ -466,7 +635,7 @@ def _sniffed(body: bytes | bytearray) -> str:
     return "text/html" if _MARKUP_START.match(head) else "text/plain"
 
 
-def _check_sniffed(said_type: str | None, body: bytearray, response: httpx.Response) -> None:
+def _check_sniffed(said_type: str | None, body: bytearray, response: h11.Response) -> None:
     """Raise NotAPage for a body that turns out to be no text where the server did not say so."""
     if said_type not in (None, "text/plain"):
         return
@@ -482,7 +651,7 @@ class Inflater:
     """A gzip or deflate decoder that gives bounded pieces; what follows the first gzip member is ignored."""
 
     def __init__(self, encoding: str) -> None:
-        self._zlib = zlib.decompressobj(zlib.MAX_WBITS | 16 if encoding == "gzip" else zlib.MAX_WBITS)
+        self._zlib = zlib.decompressobj(zlib.MAX_WBITS if encoding == "deflate" else zlib.MAX_WBITS | 16)
         # Some servers send deflate without its wrapper; the first bytes tell.
         self._may_be_raw = encoding == "deflate"
 
@@ -677,6 +846,7 @@ def _expiry(attributes: dict[str, str]) -> float | None:
     if not date or len(date) > 100:
         return None
     try:
-        return http.cookiejar.http2time(date)
+        ends: float | None = http.cookiejar.http2time(date)  # type: ignore[attr-defined]  # not in the stubs
     except (ValueError, OverflowError):
         return None
+    return ends

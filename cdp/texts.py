@@ -12,16 +12,17 @@ import attrs
 
 from .validation import MAX_ECHO, Fault, ValidationError, bare_type, fields_of, help_of
 
+_BOOLEANS = {"true": True, "1": True, "false": False, "0": False}
+
 
 def value_of(text: str, kind: Any) -> Any:
     """What a text from a query or a command line means for a field; the text itself when it means nothing."""
     kind = bare_type(kind)
     try:
         if kind is bool:
-            return {"true": True, "1": True, "false": False, "0": False}.get(text.lower(), text)
-        if get_origin(kind) is Literal:
-            # Some choices are no texts.
-            return next((choice for choice in get_args(kind) if json.dumps(choice) == text), text)
+            return _BOOLEANS.get(text.lower(), text)
+        if get_origin(kind) is Literal and True in get_args(kind) and text[:1] != "{":
+            return _BOOLEANS.get(text.lower(), text)
         if kind is int:
             return int(text)
         if kind is float:
@@ -41,13 +42,19 @@ def nested(pairs: Iterable[tuple[str, str]], cls: type) -> dict[str, Any]:
         known: dict[str, Any] = fields_of(cls)
         place: Any = result
         for parent in parents:
-            inner = bare_type(known.get(parent, str))
-            known = fields_of(inner) if attrs.has(inner) else {}
+            inner = object_in(known.get(parent, str))
+            known = fields_of(inner) if inner is not None else {}
             place = place.setdefault(parent, {}) if isinstance(place, dict) else None
         if not isinstance(place, dict) or leaf in place:
             raise ValidationError([Fault(name[:MAX_ECHO], "is given twice")])
         place[leaf] = value_of(text, known.get(leaf, str))
     return result
+
+
+def object_in(kind: Any) -> type | None:
+    """The class of the objects that a field takes: its type, or what `Annotated` names beside another."""
+    classes = (bare_type(kind), *get_args(kind)[1:])
+    return next((one for one in classes if isinstance(one, type) and attrs.has(one)), None)
 
 
 def flags_of(field: str) -> list[str]:

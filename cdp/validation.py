@@ -172,7 +172,7 @@ def _action(value: object, _: Any) -> Action:
     if isinstance(name, str):
         name = given["type"] = _ACTION_ALIASES.get(name, name)
     if not isinstance(name, str) or name not in _ACTIONS:
-        hint = nearest(name, _ACTIONS) if isinstance(name, str) else ""
+        hint = nearest(name[:MAX_ECHO], _ACTIONS) if isinstance(name, str) else ""
         raise ValidationError([Fault("type", f"must be one of {', '.join(_ACTIONS)}{hint}")])
     action: Action = converter.structure(
         {_FIELD_ALIASES.get(field, field): content for field, content in given.items()}, _ACTIONS[name]
