@@ -1497,7 +1497,6 @@ class Run:
         page, parsed, progress = self.page, self.parsed, self.progress
         progress.enter("capture", "the page did not let itself be captured")
         check_status(parsed, page.status_code)
-        await page.dress()
         info = await page.info()
         meta: dict[str, Any] = {"url": info.url, "status_code": page.status_code, "title": info.title}
         meta["redirects"] = page.redirects
@@ -1573,8 +1572,9 @@ async def derived(parsed: ScrapeRequest, html: str, whole: str, url: str, text: 
             for name in names
         }
 
-    # Parsing takes seconds for a document of 20 MB.
-    return await trio.to_thread.run_sync(make, abandon_on_cancel=True)
+    parsing = {"markdown", "links", "metadata"} & set(parsed.outputs) or ("text" in parsed.outputs and text is None)
+    # It takes seconds for a document of 20 MB.
+    return await trio.to_thread.run_sync(make, abandon_on_cancel=True) if parsing else make()
 
 
 # A title further down is not found by a fetch.
@@ -2613,10 +2613,12 @@ async def capture_once(name: ServiceName, flags: Mapping[str, Any], config: Conf
             check_format(Path(output), given)
     parsed = parse_request(name, given, config)
     tell = ProgressLine(parsed.url or "the document")
-    with trio.CancelScope() as scope:
+    with trio.CancelScope() as whole:
+        # The innermost is cancelled: a page is closed over its browser's connection, which must live until then.
+        scopes = [whole]
         try:
             async with open_tasks() as tasks:
-                await tasks.start(cancel_on_sigterm, scope)
+                await tasks.start(cancel_on_sigterm, scopes)
                 tell("start")
                 async with cdp.open_browser(
                     config.browser,
@@ -2624,16 +2626,18 @@ async def capture_once(name: ServiceName, flags: Mapping[str, Any], config: Conf
                     policy=config.policy,
                     max_message_bytes=cdp.max_message_bytes(config.max_pixels),
                 ) as browser:
-                    made = await attempt(
-                        browser.open_page,
-                        parsed,
-                        policy=config.policy,
-                        max_pixels=config.max_pixels,
-                        progress=Progress(tell),
-                    )
+                    with trio.CancelScope() as within:
+                        scopes.append(within)
+                        made = await attempt(
+                            browser.open_page,
+                            parsed,
+                            policy=config.policy,
+                            max_pixels=config.max_pixels,
+                            progress=Progress(tell),
+                        )
         finally:
             tell.end()
-    if scope.cancelled_caught:
+    if any(scope.cancelled_caught for scope in scopes):
         raise SystemExit(128 + signal.SIGTERM)
     try:
         if to_file:
@@ -2659,13 +2663,13 @@ async def capture_once(name: ServiceName, flags: Mapping[str, Any], config: Conf
 
 
 async def cancel_on_sigterm(
-    scope: trio.CancelScope, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    scopes: list[trio.CancelScope], *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
 ) -> None:
-    """Without a receiver SIGTERM would end the process before its browser."""
+    """Cancel the last of the scopes: without a receiver SIGTERM would end the process before its browser."""
     with trio.open_signal_receiver(signal.SIGTERM) as signals:
         task_status.started()
         await anext(signals)
-        scope.cancel()
+        scopes[-1].cancel()
 
 
 class ProgressLine:

@@ -744,15 +744,13 @@ def bounded_json(value: Any) -> Any:
     """The value, without halves of surrogate pairs; raises _Refused when its JSON is over `MAX_VALUE_BYTES`."""
     parts: list[bytes] = []
     size = 0
-    try:
-        # Piece by piece: a page may make the value as large as a message can be.
-        for part in json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).iterencode(value):
-            parts.append(part.encode(errors="replace"))
-            size += len(parts[-1])
-            if size > MAX_VALUE_BYTES:
-                raise _Refused(f"the value is over the limit of {MAX_VALUE_BYTES // 2**10} KiB of JSON")
-    except RecursionError:
-        raise _Refused("the value is nested too deeply") from None
+    # Piece by piece: a page may make the value as large as a message can be. Nested deeper than some 300 levels it does
+    # not leave the browser (Chromium 156).
+    for part in json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).iterencode(value):
+        parts.append(part.encode(errors="replace"))
+        size += len(parts[-1])
+        if size > MAX_VALUE_BYTES:
+            raise _Refused(f"the value is over the limit of {MAX_VALUE_BYTES // 2**10} KiB of JSON")
     return json.loads(b"".join(parts))
 
 

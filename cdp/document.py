@@ -69,6 +69,7 @@ def _folded(text: str) -> str:
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*(?=:)")
 _C0_AND_SPACE = "".join(map(chr, range(0x21)))
 _WEB = ("http", "https")
+_SLASHES = re.compile(r"\A(https?:)?/{2,}", re.IGNORECASE)
 # What a link with them leads to is no document, and may be the whole document's weight.
 _NO_LINKS = _names("javascript vbscript data")
 
@@ -90,7 +91,11 @@ def absolute_url(base_url: str | None, reference: str) -> str | None:
     reference = _stripped(reference)
     if _scheme_of(reference) in ("", *_WEB):
         path, mark, rest = re.split(r"([?#]|$)", reference, maxsplit=1)
-        reference = path.replace("\\", "/") + mark + rest
+        # Browsers take any number of slashes before a host, but no empty host.
+        path = _SLASHES.sub(r"\1//", path.replace("\\", "/"))
+        if path.endswith("//") and _SLASHES.fullmatch(path):
+            return None
+        reference = path + mark + rest
     try:
         url = urljoin(base_url or "", reference)
         parts = urlsplit(url)

@@ -11,6 +11,7 @@ import functools
 import hashlib
 import html
 import http.cookiejar
+import itertools
 import re
 import secrets
 import ssl
@@ -106,8 +107,8 @@ async def fetch(
     """Get the document at `options.url`.
 
     Of the options, `url`, `headers`, `cookies`, `referer`, `auth`, `user_agent`, `locale` and `ignore_tls_errors`
-    count. `user_agent` is what is said without the option. `max_bytes` is the limit of the decoded body. `trust` is the TLS
-    context, by default one with the authorities that certifi lists, as Chromium has its own.
+    count. `user_agent` is what is said without the option. `max_bytes` is the limit of the decoded body. `trust` is
+    the TLS context, by default one with the authorities that certifi lists, as Chromium has its own.
 
     Raises NavigationError, NotAPage, TooLarge, and InvalidOption for a URL or header that no request can carry.
     Cancellation closes the connection at once.
@@ -199,7 +200,7 @@ class _Connection:
         while (event := self.protocol.next_event()) is h11.NEED_DATA:
             data = await self.stream.receive_some(RECEIVE_BYTES)
             self.received = self.received or bool(data)
-            self.protocol.receive_data(data)
+            self.protocol.receive_data(bytes(data))
         assert not isinstance(event, type)
         return event
 
@@ -536,9 +537,8 @@ def _challenges(values: list[str]) -> dict[str, str]:
     found: dict[str, str] = {}
     for value in values:
         starts = list(_SCHEME_START.finditer(value[:MAX_CHALLENGE_CHARS]))
-        ends = [start.start() for start in starts[1:]] + [len(value)]
-        for start, end in zip(starts, ends, strict=True):
-            found.setdefault(start[1].lower(), value[start.end() : end])
+        for start, following in itertools.zip_longest(starts, starts[1:]):
+            found.setdefault(start[1].lower(), value[start.end() : following.start() if following else None])
     return found
 
 
@@ -724,7 +724,7 @@ def decode(body: bytes, charset: str | None) -> str:
         try:
             return body.decode()
         except UnicodeDecodeError:
-            encoding = webencodings.lookup("windows-1252")
+            return body.decode("windows-1252", "replace")
     text: str = encoding.codec_info.decode(body, "replace")[0]
     return text
 

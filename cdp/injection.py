@@ -34,8 +34,8 @@ class Injected:
         return bool(self.css or self.hide_selectors or self.remove_selectors)
 
 
-# Style sheets as an element: one made in the isolated world passes the page's own Content-Security-Policy, and unlike
-# an adopted sheet it may import others. A CSS selector is hidden by a rule, which holds for elements that come later.
+# An adopted style sheet passes the page's Content-Security-Policy but cannot import others: one that does becomes an
+# element. A CSS selector is hidden by a rule, which holds for elements that come later.
 # -> null, or {selector, error} of the first selector that does not parse
 _DRESS = (
     "(sheets, hide, remove) => {"
@@ -49,9 +49,15 @@ _DRESS = (
     return Array.from({length: found.snapshotLength}, (_, at) => found.snapshotItem(at));
   };
   const add = text => {
-    const style = document.createElement('style');
-    style.textContent = text;
-    (document.head ?? document.documentElement)?.append(style);
+    if (text.includes('@import')) {
+      const style = document.createElement('style');
+      style.textContent = text;
+      (document.head ?? document.documentElement)?.append(style);
+      return;
+    }
+    const sheet = new CSSStyleSheet();
+    sheet.replaceSync(text);
+    document.adoptedStyleSheets.push(sheet);
   };
   for (const text of sheets) add(text);
   const invisible = '{ visibility: hidden !important; }';

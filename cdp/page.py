@@ -491,17 +491,21 @@ class Page:
     async def dress(self) -> None:
         """Inject style sheets and hide or remove elements, as the options ask, into a document that did not get them.
 
-        Raises InvalidSelector.
+        Elements to be removed may have come again: they are taken out each time. Raises InvalidSelector.
         """
-        if self._injected.into_document and self._dressed != self._document.loader_id:
-            loader_id = self._document.loader_id
+        loader_id = self._document.loader_id
+        if self._injected.into_document and self._dressed != loader_id:
             await injection.dress(self, self._injected)
             self._dressed = loader_id
+        elif self._injected.remove_selectors:
+            await injection.remove_again(self, self._injected)
 
     async def run_scripts(self) -> None:
         """Run the scripts of `js`, one after the other, and follow the page where they lead. Raises ScriptError."""
         for script in self._injected.js:
             await self.evaluate(script)
+            # A navigation shows when the script is over.
+            await settle.frames_painted(self)
             await self.arrive()
 
     async def wait_for_expression(self, expression: str) -> None:
@@ -566,6 +570,7 @@ class Page:
             html: str = got["outerHTML"]
             return html
 
+        await self.dress()
         html = await self._in_world(read)
         if len(html) > MAX_HTML_BYTES or len(html.encode(errors="replace")) > MAX_HTML_BYTES:
             raise TooLarge(f"the document is over the limit of {MAX_HTML_BYTES // 2**20} MiB of HTML")
@@ -583,6 +588,7 @@ class Page:
             )
             return _printable(str(reply["result"].get("value", "")))
 
+        await self.dress()
         return await self._in_world(read)
 
     async def scroll_into_view(self, selector: str) -> None:
@@ -626,6 +632,7 @@ class Page:
                 async with open_tasks() as tasks:
                     tasks.start_soon(self._cancel_when_replaced, replaced)
                     try:
+                        await self.dress()
                         return await capture.screenshot(self, options, max_pixels)
                     except CommandError as error:
                         if not error.message.startswith(_NOT_ACTIVE):

@@ -1,15 +1,17 @@
-"""Options as texts: query parameters and command-line flags, by the types and texts of their fields."""
+"""Options as texts: query parameters, command-line flags and documentation, by the types and texts of their fields."""
 
 from __future__ import annotations
 
 import argparse
 import itertools
 import json
+import types
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, Literal, get_args, get_origin
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import attrs
 
+from .options import Action, Cookie, Length, OneOrMore, Range, WaitFor
 from .validation import MAX_ECHO, Fault, ValidationError, bare_type, fields_of, help_of
 
 _BOOLEANS = {"true": True, "1": True, "false": False, "0": False}
@@ -102,3 +104,108 @@ def add_flags(parser: argparse._ArgumentGroup, fields: Mapping[str, Any], prefix
         parser.add_argument(*flags_of(full), **options)
         if attrs.has(bare):
             add_flags(parser, fields_of(bare), f"{full}.")
+
+
+# ---- Documentation ---------------------------------------------------------------------------------------------------
+
+
+@attrs.frozen
+class Row:
+    """One field, as its documentation shows it."""
+
+    name: str
+    type: str
+    """In the words of JSON."""
+    default: str
+    """As JSON; `required` where there is none, empty where the field may be left out and then means nothing."""
+    limits: str
+    text: str
+
+
+# What validation takes for these types besides what they say.
+_TYPE_WORDS: Mapping[Any, str] = {
+    str: "text",
+    bool: "true or false",
+    int: "integer",
+    float: "number",
+    Mapping[str, str]: "object of texts",
+    Action: "Action",
+    tuple[WaitFor, ...]: "text, WaitFor, or list of both",
+    tuple[Cookie, ...]: "list of Cookie, or text",
+}
+
+
+def rows(cls: type, words: Mapping[Any, str] = _TYPE_WORDS) -> list[Row]:
+    """The fields of a class, inherited ones too; `words` says what JSON has for types that are not known here."""
+    known = {**_TYPE_WORDS, **words}
+    kinds = fields_of(cls)
+    return [
+        Row(
+            field.name,
+            type_words(kinds[field.name], known),
+            _default_words(field.default),
+            limits_of(kinds[field.name]),
+            help_of(kinds[field.name]),
+        )
+        for field in attrs.fields(cls)
+    ]
+
+
+def type_words(kind: Any, words: Mapping[Any, str] = _TYPE_WORDS) -> str:
+    """What JSON has for a type; an object is called by the name of its class."""
+    extras, kind = _parts_of(kind)
+    if kind in words:
+        return words[kind]
+    if get_origin(kind) is Literal:
+        return ", ".join(f"`{json.dumps(choice)}`" for choice in get_args(kind))
+    if get_origin(kind) is tuple:
+        item = type_words(get_args(kind)[0], words)
+        # Choices have commas of their own.
+        listed = f"list of: {item}" if "," in item else f"list of {item}"
+        return f"{item}, or {listed}" if OneOrMore() in extras else listed
+    arms = get_args(kind)
+    return " or ".join(type_words(arm, words) for arm in arms) if arms else str(kind.__name__)
+
+
+def limits_of(kind: Any) -> str:
+    """The limits of a field's value, and of the items where it is a list."""
+    extras, bare = _parts_of(kind)
+    limits = [_limit_words(extra, bare) for extra in extras if isinstance(extra, Range | Length)]
+    inner = [limits_of(arm) for arm in get_args(bare) if get_origin(bare) is not Literal and arm is not Ellipsis]
+    each = "each " if get_origin(bare) is tuple else ""
+    limits += [each + limit for limit in inner if limit]
+    return "; ".join(limits)
+
+
+def _limit_words(limit: Range | Length, bare: Any) -> str:
+    if isinstance(limit, Range):
+        if limit.minimum is None or limit.maximum is None:
+            return str(limit)
+        return f"{limit.minimum:,.10g} to {limit.maximum:,.10g}"
+    unit = "characters" if bare is str else "items"
+    if limit.minimum == 0:
+        return f"at most {limit.maximum:,} {unit}"
+    return f"{limit.minimum:,} to {limit.maximum:,} {unit}"
+
+
+def _default_words(default: object) -> str:
+    if default is attrs.NOTHING:
+        return "required"
+    if hasattr(default, "factory"):
+        # An attrs.Factory, which has no type that mypy knows.
+        default = default.factory()
+    if default is None or default in ((), {}):
+        return ""
+    # An object's fields have defaults of their own.
+    return "{}" if attrs.has(type(default)) else json.dumps(default)
+
+
+def _parts_of(kind: Any) -> tuple[tuple[Any, ...], Any]:
+    """What stands beside the type in `Annotated`, and the type; None as an alternative is left out."""
+    arms = [arm for arm in get_args(kind) if arm is not type(None)]
+    if get_origin(kind) in (Union, types.UnionType) and len(arms) == 1:
+        (kind,) = arms
+    if get_origin(kind) is not Annotated:
+        return (), kind
+    bare, *extras = get_args(kind)
+    return tuple(extras), bare

@@ -16,7 +16,7 @@ import cdp
 from cdp import capture
 from cdp.capture import Picture, check_extent, decode_base64, element_area, round_box, take_picture
 from cdp.errors import InvalidSelector, SelectorNotFound, TooLarge
-from cdp.options import CaptureOptions, Clip, PageOptions, Viewport, WaitFor
+from cdp.options import CaptureOptions, Clip, PageOptions, Resize, Viewport, WaitFor
 
 from .site import (
     BOX_COLOUR,
@@ -579,3 +579,204 @@ async def test_picture_of_a_page_that_moves_on_is_of_where_it_went(page: cdp.Pag
             await page.navigate(url)
             await page.settle()
             assert (await page.screenshot()).width == 1280
+
+
+# Full pages: what hangs on the viewport
+
+FIXED = """<!DOCTYPE html><style>body{margin:0} section{height:100vh;background:#00f} section+section{background:#0f0}
+header{position:fixed;top:0;left:0;right:0;height:20px;background:#f00}
+aside{position:sticky;top:40px;height:20px;background:#ff0}</style>
+<header></header><section><aside></aside></section><section></section><section></section>"""
+SMALL = Viewport(300, 200)
+
+
+async def full(page: cdp.Page, html: str, viewport: Viewport = SMALL, **options: Any) -> Pixels:
+    await page.prepare(PageOptions(html=html, viewport=viewport))
+    await page.set_content(html, None)
+    return pixels(await page.screenshot(png(full_page=True, **options)))
+
+
+async def test_full_page_does_not_stretch_viewport_units(page: cdp.Page) -> None:
+    assert (await full(page, FIXED)).shape == (600, 300, 3)
+
+
+async def test_full_page_has_what_is_fixed_and_sticky_once(page: cdp.Page) -> None:
+    column = (await full(page, FIXED))[:, 150]
+    assert [int((column == colour).all(axis=1).sum()) for colour in ((255, 0, 0), (255, 255, 0))] == [20, 20]
+    assert tuple(column[0]) == (255, 0, 0)
+
+
+async def test_full_page_of_a_page_that_scrolled_has_what_is_fixed_at_the_top(page: cdp.Page) -> None:
+    html = FIXED + "<script>scrollTo(0, 250)</script>"
+    assert tuple((await full(page, html))[0, 150]) == (255, 0, 0)
+
+
+async def test_full_page_is_cut_at_max_height(page: cdp.Page) -> None:
+    assert (await full(page, FIXED, max_height=250)).shape == (250, 300, 3)
+
+
+async def test_max_height_beyond_the_page_changes_nothing(page: cdp.Page) -> None:
+    assert (await full(page, FIXED, max_height=5000)).shape == (600, 300, 3)
+
+
+async def test_full_page_of_a_phone_keeps_its_touch(page: cdp.Page) -> None:
+    html = "<!DOCTYPE html><style>body{margin:0;height:900px} @media(pointer:coarse){body{background:#0f0}}"
+    await full(page, html, Viewport(300, 200, mobile=True, touch=True))
+    assert colours(pixels(await page.screenshot(png(full_page=True)))) == {(0, 255, 0)}
+    assert await page.call("() => matchMedia('(pointer: coarse)').matches")
+
+
+# Padding
+
+BOX = """<!DOCTYPE html><style>body{margin:0;background:#0f0} div{position:absolute;left:%dpx;top:40px;width:50px;
+height:30px;background:#00f}</style><div id="box"></div>"""
+
+
+async def test_padding_shows_what_is_around(page: cdp.Page) -> None:
+    await page.set_content(BOX % 100, None)
+    shown = pixels(await page.screenshot(png(selector="#box", padding=10)))
+    assert shown.shape == (50, 70, 3)
+    assert colours(shown[10:40, 10:60]) == {(0, 0, 255)}
+    assert colours(shown[:10]) == {(0, 255, 0)}
+
+
+async def test_padding_ends_at_the_page(page: cdp.Page) -> None:
+    await page.set_content(BOX % 5, None)
+    assert pixels(await page.screenshot(png(selector="#box", padding=10))).shape == (50, 65, 3)
+
+
+async def test_element_where_scrolling_is_smooth_is_exact(page: cdp.Page) -> None:
+    style = ":root{scroll-behavior:smooth} body{height:9000px} #box{margin-top:6000px;background:#00f}"
+    await page.set_content(f'<!DOCTYPE html><style>{style}</style><div id="box"><br></div>', None)
+    assert colours(pixels(await page.screenshot(png(selector="#box")))) == {(0, 0, 255)}
+
+
+# Resizing
+
+HALVES = '<!DOCTYPE html><body style="margin:0;height:100vh;background:linear-gradient(90deg,#f00 50%,#00f 50%)">'
+
+
+async def resized(page: cdp.Page, **resize: Any) -> Pixels:
+    await page.prepare(PageOptions(html=HALVES, viewport=Viewport(400, 200)))
+    await page.set_content(HALVES, None)
+    return pixels(await page.screenshot(png(resize=Resize(**resize))))
+
+
+@pytest.mark.parametrize(
+    ("resize", "size"),
+    [
+        ({"width": 100}, (50, 100)),
+        ({"height": 100}, (100, 200)),
+        ({"width": 100, "height": 100}, (50, 100)),
+        ({"width": 300, "height": 90, "fit": "fill"}, (90, 300)),
+        ({"width": 100, "height": 100, "fit": "cover"}, (100, 100)),
+        ({"width": 800}, (400, 800)),
+    ],
+)
+async def test_resize_gives_the_size(page: cdp.Page, resize: dict[str, Any], size: tuple[int, int]) -> None:
+    assert (await resized(page, **resize)).shape[:2] == size
+
+
+async def test_resize_to_cover_keeps_the_middle(page: cdp.Page) -> None:
+    shown = await resized(page, width=100, height=100, fit="cover")
+    assert (tuple(shown[50, 5]), tuple(shown[50, 95])) == ((255, 0, 0), (0, 0, 255))
+
+
+async def test_resize_to_cover_keeps_the_top(page: cdp.Page) -> None:
+    html = '<!DOCTYPE html><body style="margin:0;height:200px;background:linear-gradient(#f00 50%,#00f 50%)">'
+    await page.prepare(PageOptions(html=html, viewport=Viewport(100, 200)))
+    await page.set_content(html, None)
+    shown = pixels(await page.screenshot(png(resize=Resize(width=100, height=90, fit="cover"))))
+    assert colours(shown) == {(255, 0, 0)}
+
+
+async def test_resize_to_fill_stretches(page: cdp.Page) -> None:
+    shown = await resized(page, width=100, height=400, fit="fill")
+    assert (tuple(shown[200, 20]), tuple(shown[200, 80])) == ((255, 0, 0), (0, 0, 255))
+
+
+@pytest.mark.parametrize("image_format", ["jpeg", "webp", "png"])
+async def test_resize_keeps_the_format(page: cdp.Page, image_format: Any) -> None:
+    await page.set_content(HALVES, None)
+    picture = await page.screenshot(CaptureOptions(format=image_format, resize=Resize(width=64)))
+    assert (image_of(picture).format, picture.content_type) == (image_format.upper(), f"image/{image_format}")
+    assert image_of(picture).size == (picture.width, picture.height) == (64, 40)
+
+
+async def test_resize_keeps_transparency(page: cdp.Page) -> None:
+    await page.set_content("<p>", None)
+    picture = await page.screenshot(png(transparent=True, resize=Resize(width=64)))
+    assert image_of(picture).convert("RGBA").getpixel((60, 30))[3] == 0  # type: ignore[index]
+
+
+async def test_resize_beyond_the_limit_is_too_large(page: cdp.Page) -> None:
+    await page.set_content("<p>", None)
+    with pytest.raises(TooLarge):
+        await page.screenshot(png(resize=Resize(width=7680)), max_pixels=2_000_000)
+
+
+async def test_resize_of_a_picture_too_tall_for_its_format_is_made(page: cdp.Page) -> None:
+    shown = await full(page, '<!DOCTYPE html><body style="margin:0;height:70000px">', Viewport(20, 200))
+    assert shown.shape[0] == 70_000
+    picture = await page.screenshot(CaptureOptions(format="jpeg", full_page=True, resize=Resize(height=700)))
+    assert picture.height == 700
+
+
+async def test_resize_is_not_held_by_a_page_that_replaced_built_ins(page: cdp.Page, site: Site) -> None:
+    await page.navigate(site.url("/tamper"))
+    assert (await page.screenshot(png(resize=Resize(width=64)))).width == 64
+
+
+# Animations
+
+MOVING = """<!DOCTYPE html><style>body{margin:0} div{width:100px;height:20px;background:#f00}
+@keyframes go{to{background:#00f}} @keyframes spin{from{background:#0f0} to{background:#ff0}}
+#once{animation:go 60s linear forwards} #slow{transition:background 60s linear}
+#ever{animation:spin 60s linear infinite}
+</style><div id="once"></div><div id="slow"></div><div id="ever"></div><div id="script"></div>"""
+START = """() => {
+  const find = id => document.getElementById(id);
+  getComputedStyle(find('slow')).backgroundColor;
+  find('slow').style.background = '#00f';
+  find('script').animate([{background: '#00f'}], {duration: 60000, fill: 'forwards'});
+}"""
+
+
+async def moving(page: cdp.Page, **options: Any) -> list[tuple[int, ...]]:
+    await page.set_content(MOVING, None)
+    await page.call(START)
+    shown = pixels(await page.screenshot(png(**options)))
+    return [tuple(map(int, shown[y, 50])) for y in (10, 30, 50, 70)]
+
+
+async def test_animations_are_finished(page: cdp.Page) -> None:
+    assert await moving(page) == [(0, 0, 255), (0, 0, 255), (255, 0, 0), (0, 0, 255)]
+
+
+async def test_animations_go_on_when_they_may(page: cdp.Page) -> None:
+    once, slow, _, script = await moving(page, disable_animations=False)
+    assert all(colour[0] > 200 and colour[2] < 50 for colour in (once, slow, script))
+
+
+async def test_endless_animations_go_on_after_the_picture(page: cdp.Page) -> None:
+    await moving(page)
+    assert await page.call("() => document.getElementById('ever').getAnimations()[0].playState") == "running"
+
+
+async def test_animation_in_a_shadow_root_is_finished(page: cdp.Page) -> None:
+    await page.set_content('<!DOCTYPE html><style>body{margin:0}</style><div id="host"></div>', None)
+    inner = MOVING.partition(">")[2].replace("`", "")
+    await page.call("html => { document.getElementById('host').attachShadow({mode: 'open'}).innerHTML = html }", inner)
+    shown = pixels(await page.screenshot(png()))
+    assert tuple(shown[10, 50]) == (0, 0, 255)
+
+
+async def test_caret_is_hidden(page: cdp.Page) -> None:
+    html = "<!DOCTYPE html><style>input{caret-color:#f00;font-size:60px;outline:0;border:0}</style><input autofocus>"
+    await page.set_content(html, None)
+    await page.call("() => document.querySelector('input').focus()")
+    reds = [
+        int((pixels(await page.screenshot(png(disable_animations=off)))[..., 1] < 50).sum()) for off in (True, False)
+    ]
+    assert reds[0] == 0
+    assert reds[1] > 0

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from io import BytesIO
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import attrs
@@ -18,14 +20,16 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 import cdp
 from cdp.capture import Picture
-from cdp.errors import CommandError, ConnectionClosed, TargetCrashed
-from cdp.options import PageOptions
+from cdp.errors import CommandError, ConnectionClosed, NavigationError, ScriptError, TargetCrashed
+from cdp.options import PageOptions, WaitFor
 from cdp.page import PageInfo
 from cdp.tasks import open_tasks
 from cdp.validation import ValidationError
 from cleariflow import (
     BROWSER_START_S,
     LOSSES_ALLOWED,
+    RETRY_DELAYS_S,
+    Artifact,
     Config,
     Job,
     Service,
@@ -43,7 +47,10 @@ URL = "http://8.8.8.8/"
 
 
 class MemoryStore:
-    """A store without a disk: `fault` refuses what comes, `saving` holds artifacts back."""
+    """A store without a disk: `fault` refuses what comes, `saving` holds artifacts back.
+
+    `artifact_fault` is met by the artifact after the first `room`.
+    """
 
     def __init__(self) -> None:
         self.jobs: dict[str, Job] = {}
@@ -52,6 +59,7 @@ class MemoryStore:
         self.artifacts = Path("/artifacts")
         self.fault: StoreError | None = None
         self.artifact_fault: OSError | None = None
+        self.room = 0
         self.flushing = self.saving = trio.Event()
         self.flushing.set()
         self._numbers = 0
@@ -80,15 +88,17 @@ class MemoryStore:
             raise self.fault
 
     async def save_artifact(self, name: str, data: bytes) -> None:
-        # As a thread: it cannot be cancelled.
+        # As a thread: it cannot be cancelled once it has begun.
+        await trio.lowlevel.checkpoint_if_cancelled()
         with trio.CancelScope(shield=True):
             await self.saving.wait()
-        if self.artifact_fault is not None:
+        if self.artifact_fault is not None and len(self.files) == self.room:
             raise self.artifact_fault
         self.files[name] = data
 
-    def drop_artifact(self, name: str) -> None:
-        del self.files[name]
+    def drop_artifacts(self, artifacts: Mapping[str, Artifact]) -> None:
+        for one in artifacts.values():
+            self.files.pop(one.file, None)
 
 
 class FakePage:
@@ -100,6 +110,8 @@ class FakePage:
 
     def __init__(self, pool: FakePool) -> None:
         self.warnings: list[str] = []
+        self.redirects: list[str] = []
+        self.session = SimpleNamespace(check=lambda: None)
         self._pool = pool
         self._url = "about:blank"
 
@@ -112,21 +124,41 @@ class FakePage:
         self._pool.notify()
         await self._pool.visit(url)
 
-    @property
-    def redirects(self) -> list[str]:
-        return []
+    async def arrive(self) -> None:
+        await trio.lowlevel.checkpoint()
 
-    async def settle(self) -> None:
+    async def dress(self) -> None:
+        await trio.lowlevel.checkpoint()
+
+    async def run_scripts(self) -> None:
+        await trio.lowlevel.checkpoint()
+
+    async def settle(self, tell: Callable[[str], None], *, whole_page: bool = False) -> None:
+        await trio.lowlevel.checkpoint()
+        tell("frames")
+
+    async def wait_for(self, wait: WaitFor) -> None:
         await trio.lowlevel.checkpoint()
 
     async def sleep(self, seconds: float) -> None:
         await trio.sleep(seconds)
 
+    async def call(self, function: str, *arguments: object) -> None:
+        await trio.lowlevel.checkpoint()
+
+    async def evaluate(self, script: str) -> str:
+        if script == "throw":
+            raise ScriptError("thrown")
+        return script
+
     async def info(self) -> PageInfo:
         return PageInfo(self._url, "title")
 
-    async def html(self) -> str:
+    async def html(self, selector: str | None = None, *, include_shadow_dom: bool = False) -> str:
         return f"<html>{self._url}</html>"
+
+    async def text(self, selector: str | None = None) -> str:
+        return self._url
 
     async def screenshot(self, options: object, *, max_pixels: int) -> Picture:
         return Picture(self._url.encode(), "image/jpeg", 1, 1)
@@ -485,7 +517,7 @@ async def test_job_cancelled_while_its_result_is_saved_stays_cancelled(autojump_
         house.service.cancel(job)
         house.store.saving.set()
         await wait_all_tasks_blocked()
-        assert (job.error_code, job.artifact, house.store.files) == ("cancelled", None, {})
+        assert (job.error_code, job.artifacts, house.store.files) == ("cancelled", {}, {})
 
 
 async def test_cancelling_wakes_who_waits(autojump_clock: MockClock) -> None:
@@ -523,7 +555,7 @@ async def test_all_who_wait_are_woken(autojump_clock: MockClock) -> None:
 async def test_artifact_is_there_when_the_waiter_wakes(autojump_clock: MockClock) -> None:
     async with open_house() as house:
         job = await house.service.wait(await house.submit())
-        assert house.service.artifact(job) == Path(f"/artifacts/{job.id}.html")
+        assert house.service.artifact(job) == Artifact(f"{job.id}.html", "text/html; charset=utf-8")
         assert house.store.files[f"{job.id}.html"] == f"<html>{URL}0</html>".encode()
 
 
@@ -690,13 +722,260 @@ async def test_no_line_has_a_secret(caplog: pytest.LogCaptureFixture, autojump_c
     assert "hush" not in caplog.text
 
 
+# ---- Retries ---------------------------------------------------------------------------------------------------------
+
+REFUSED = NavigationError("net::ERR_CONNECTION_REFUSED")
+CRASHED = TargetCrashed("the page crashed")
+LOST = ConnectionClosed("the browser ended")
+
+
+def failing(*faults: Exception | None) -> Callable[[str], Awaitable[None]]:
+    """A visit that meets one fault after the other, then none."""
+    left = iter(faults)
+
+    async def visit(url: str) -> None:
+        if (fault := next(left, None)) is not None:
+            raise fault
+
+    return visit
+
+
+async def test_page_that_fails_for_now_is_tried_again(autojump_clock: MockClock) -> None:
+    async with open_house(failing(REFUSED, CRASHED)) as house:
+        job = await house.service.wait(await house.submit(retries=2))
+        assert (job.state, job.attempts, job.losses) == (State.DONE, 3, 0)
+        assert job.attempt_errors == [
+            {"attempt": 1, "code": "navigation_failed", "error": str(REFUSED)},
+            {"attempt": 2, "code": "page_crashed", "error": str(CRASHED)},
+        ]
+
+
+async def test_page_that_is_too_slow_is_tried_again(autojump_clock: MockClock) -> None:
+    async def visit(url: str) -> None:
+        if len(house.pool.visited) == 1:
+            await trio.sleep_forever()
+
+    async with open_house(visit) as house:
+        job = await house.service.wait(await house.submit(retries=1, timeout_ms=1000))
+        assert (job.state, job.attempts) == (State.DONE, 2)
+
+
+async def test_retries_wait_longer_each_time(autojump_clock: MockClock) -> None:
+    times: list[float] = []
+
+    async def visit(url: str) -> None:
+        times.append(trio.current_time())
+        raise CRASHED
+
+    async with open_house(visit) as house:
+        await house.service.wait(await house.submit(retries=5))
+        assert [after - before for before, after in itertools.pairwise(times)] == pytest.approx(RETRY_DELAYS_S)
+
+
+@pytest.mark.parametrize("retries", [0, 2])
+async def test_retries_end_with_the_last_failure(retries: int, autojump_clock: MockClock) -> None:
+    async with open_house(failing(*[REFUSED] * 2, *[CRASHED] * 9)) as house:
+        job = await house.service.wait(await house.submit(retries=retries))
+        code = "page_crashed" if retries else "navigation_failed"
+        assert (job.state, job.error_code, job.attempts) == (State.FAILED, code, retries + 1)
+        assert [noted["attempt"] for noted in job.attempt_errors] == list(range(1, retries + 2))
+        assert job.attempt_errors[-1]["error"] == job.error
+
+
+@pytest.mark.parametrize(
+    ("fault", "code"),
+    [
+        (NavigationError("net::ERR_CERT_DATE_INVALID"), "navigation_failed"),
+        (NavigationError("net::ERR_CONNECTION_REFUSED", blocked="private"), "blocked_target"),
+        (ScriptError("thrown"), "script_error"),
+        (RuntimeError("a bug"), "internal"),
+    ],
+)
+async def test_failure_that_a_retry_cannot_help_ends_the_job(
+    fault: Exception, code: str, autojump_clock: MockClock
+) -> None:
+    async with open_house(failing(fault)) as house:
+        job = await house.service.wait(await house.submit(retries=5))
+        assert (job.error_code, job.attempts, len(job.attempt_errors)) == (code, 1, 1)
+
+
+async def test_unwanted_status_is_not_tried_again(autojump_clock: MockClock) -> None:
+    async with open_house() as house:
+        job = await house.service.wait(await house.submit(retries=5, fail_on_status=["2xx"]))
+        assert (job.error_code, job.attempts, job.retryable) == ("http_error", 1, False)
+
+
+async def test_losses_cost_no_retry(autojump_clock: MockClock) -> None:
+    async with open_house(failing(LOST, CRASHED, LOST, None)) as house:
+        job = await house.service.wait(await house.submit(retries=1))
+        assert (job.state, job.attempts, job.losses) == (State.DONE, 4, 2)
+        assert [noted["code"] for noted in job.attempt_errors] == ["browser_lost", "page_crashed", "browser_lost"]
+
+
+async def test_retries_cost_no_loss(autojump_clock: MockClock) -> None:
+    faults = [CRASHED] * 2 + [LOST] * (LOSSES_ALLOWED + 1)
+    async with open_house(failing(*faults)) as house:
+        job = await house.service.wait(await house.submit(retries=2))
+        assert (job.error_code, job.attempts) == ("browser_lost", len(faults))
+
+
+async def test_lost_browser_does_not_wait_for_its_next_attempt(autojump_clock: MockClock) -> None:
+    async with open_house(failing(*[LOST] * LOSSES_ALLOWED)) as house:
+        started = trio.current_time()
+        await house.service.wait(await house.submit())
+        assert trio.current_time() == started
+
+
+async def test_job_can_be_cancelled_between_its_attempts(autojump_clock: MockClock) -> None:
+    async with open_house(failing(CRASHED)) as house:
+        job = await house.submit(retries=1)
+        await house.pool.reached(1)
+        await trio.sleep(RETRY_DELAYS_S[0] / 2)
+        house.service.cancel(job)
+        await trio.sleep(RETRY_DELAYS_S[0])
+        assert (job.error_code, job.attempts, len(house.pool.visited)) == ("cancelled", 1, 1)
+
+
+async def test_former_failures_are_stored_with_the_next_attempt(autojump_clock: MockClock) -> None:
+    gate = Gate()
+
+    async def visit(url: str) -> None:
+        if len(house.pool.visited) == 1:
+            raise CRASHED
+        await gate(url)
+
+    async with open_house(visit) as house:
+        job = await house.submit(retries=1)
+        await house.pool.reached(2)
+        stored = house.store.stored[job.id]
+        assert (stored["attempts"], [noted["code"] for noted in stored["attempt_errors"]]) == (2, ["page_crashed"])
+
+
+async def test_retries_are_counted_over_a_restart(tmp_path: Path) -> None:
+    errors = [{"attempt": 1, "code": "page_crashed", "error": "x"}]
+    request = {"url": URL, "retries": 1}
+    job_id = await left_behind(tmp_path, state=State.RUNNING, attempts=2, request=request, attempt_errors=errors)
+    async with open_disk(tmp_path, FakePool(failing(CRASHED))) as service:
+        job = await service.wait(service.job(job_id))
+        codes = [noted["code"] for noted in job.attempt_errors]
+        assert (job.error_code, codes) == ("page_crashed", ["page_crashed", "worker_lost", "page_crashed"])
+
+
+async def test_call_has_its_retries_too(autojump_clock: MockClock) -> None:
+    async with open_house(failing(CRASHED)) as house:
+        job = await house.service.capture("scrape", {"url": URL, "retries": 1})
+        assert (job.state, job.attempts) == (State.DONE, 2)
+
+
+# ---- Several artifacts -----------------------------------------------------------------------------------------------
+
+SHOT = {"type": "screenshot", "name": "first"}
+SEVERAL: dict[str, Any] = {"outputs": ["screenshot", "html"], "actions": [SHOT]}
+
+
+async def test_all_that_an_attempt_made_is_kept(autojump_clock: MockClock) -> None:
+    async with open_house() as house:
+        job = await house.service.wait(await house.submit(**SEVERAL))
+        assert job.artifacts == {
+            "html": Artifact(f"{job.id}.html", "text/html; charset=utf-8"),
+            "screenshot": Artifact(f"{job.id}-1.jpeg", "image/jpeg"),
+            "first": Artifact(f"{job.id}-2.jpeg", "image/jpeg"),
+        }
+        assert house.store.files.keys() == {one.file for one in job.artifacts.values()}
+
+
+async def test_artifact_is_the_main_one_or_that_of_a_name(autojump_clock: MockClock) -> None:
+    async with open_house() as house:
+        job = await house.service.wait(await house.submit(**SEVERAL))
+        main, first = house.service.artifact(job), house.service.artifact(job, "first")
+        assert (main.file, first.file) == (f"{job.id}.html", f"{job.id}-2.jpeg")
+
+
+async def test_artifact_of_an_unknown_name_tells_the_names(autojump_clock: MockClock) -> None:
+    async with open_house() as house:
+        job = await house.service.wait(await house.submit(**SEVERAL))
+        with pytest.raises(ServiceError, match="no 'second'; it has html, screenshot, first") as caught:
+            house.service.artifact(job, "second")
+        assert caught.value.code == "not_found"
+
+
+async def test_job_without_room_for_its_last_artifact_keeps_none(autojump_clock: MockClock) -> None:
+    async with open_house() as house:
+        house.store.artifact_fault, house.store.room = OSError(28, "No space left on device"), 2
+        job = await house.service.wait(await house.submit(**SEVERAL))
+        assert (job.error_code, job.artifacts, house.store.files) == ("internal", {}, {})
+
+
+async def test_job_cancelled_between_two_artifacts_keeps_none(autojump_clock: MockClock) -> None:
+    async with open_house() as house:
+        house.store.saving = trio.Event()
+        job = await house.submit(**SEVERAL)
+        await wait_all_tasks_blocked()
+        house.service.cancel(job)
+        house.store.saving.set()
+        await wait_all_tasks_blocked()
+        assert (job.error_code, job.artifacts, house.store.files) == ("cancelled", {}, {})
+
+
+async def test_stop_between_two_artifacts_keeps_none(autojump_clock: MockClock) -> None:
+    async with open_house() as house:
+        house.store.saving = trio.Event()
+        job = await house.submit(**SEVERAL)
+        await wait_all_tasks_blocked()
+        trio.lowlevel.spawn_system_task(release_later, house.store.saving)
+    assert (job.state, job.artifacts, house.store.files) == (State.QUEUED, {}, {})
+
+
+async def release_later(event: trio.Event) -> None:
+    """Set an event once all others wait."""
+    await wait_all_tasks_blocked()
+    event.set()
+
+
+# ---- Actions ---------------------------------------------------------------------------------------------------------
+
+
+async def test_failed_action_is_named_by_its_index(autojump_clock: MockClock) -> None:
+    actions = [{"type": "evaluate", "script": "1"}, {"type": "evaluate", "script": "throw"}]
+    async with open_house() as house:
+        job = await house.service.wait(await house.submit(actions=actions))
+        assert (job.error_code, job.error_index, job.retryable) == ("action_failed", 1, False)
+
+
+async def test_values_of_actions_are_told(autojump_clock: MockClock) -> None:
+    actions = [
+        {"type": "evaluate", "script": "throw", "optional": True},
+        {"type": "executeJavascript", "script": "1"},
+    ]
+    async with open_house() as house:
+        job = await house.service.wait(await house.submit(actions=actions))
+        assert job.result_meta is not None
+        assert job.result_meta["actions"] == [
+            {"index": 0, "type": "evaluate", "ok": False, "elapsed_ms": 0, "error": "thrown"},
+            {"index": 1, "type": "evaluate", "ok": True, "elapsed_ms": 0, "value": "1"},
+        ]
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "[::1]", "10.0.0.1"])
+async def test_goto_to_a_blocked_target_becomes_no_job(host: str, autojump_clock: MockClock) -> None:
+    actions = [{"type": "wait", "ms": 1}, {"type": "goto", "url": f"http://{host}/"}]
+    async with open_house() as house:
+        with pytest.raises(ValidationError, match="blocked target") as caught:
+            await house.submit(actions=actions)
+        assert (caught.value.code, [fault.field for fault in caught.value.faults]) == (
+            "blocked_target",
+            ["actions[1].url"],
+        )
+
+
 # ---- Synchronous calls -----------------------------------------------------------------------------------------------
 
 
 async def test_call_returns_its_ended_job(autojump_clock: MockClock) -> None:
     async with open_house() as house:
         job = await house.service.capture("screenshot", {"url": URL})
-        assert (job.state, job.sync, job.content_type) == (State.DONE, True, "image/jpeg")
+        assert (job.state, job.sync) == (State.DONE, True)
+        assert job.artifacts == {"image": Artifact(f"{job.id}.jpeg", "image/jpeg")}
 
 
 async def test_call_is_stored_only_at_its_end(autojump_clock: MockClock) -> None:
@@ -1016,7 +1295,7 @@ async def test_ended_job_can_be_read_after_a_restart(tmp_path: Path) -> None:
     async with open_disk(tmp_path, FakePool()) as service:
         again = service.job(job.id)
         assert again.document() == job.document()
-        assert service.artifact(again).read_text() == f"<html>{URL}</html>"
+        assert (service.store.artifacts / service.artifact(again).file).read_text() == f"<html>{URL}</html>"
 
 
 async def test_job_of_settings_that_became_narrower_is_an_invalid_request(tmp_path: Path) -> None:
@@ -1080,7 +1359,8 @@ async def test_sixteen_jobs_of_both_kinds_never_mix(tmp_path: Path, site: Site) 
                 for index, url in enumerate(urls)
             ]
             for index, job in enumerate(jobs):
-                data = service.artifact(await service.wait(job)).read_bytes()
+                artifact = service.artifact(await service.wait(job))
+                data = (service.store.artifacts / artifact.file).read_bytes()
                 if index % 2:
                     assert f"number {index}!" in data.decode()
                 else:
