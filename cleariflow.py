@@ -2641,16 +2641,18 @@ async def capture_once(name: ServiceName, flags: Mapping[str, Any], config: Conf
         raise SystemExit(128 + signal.SIGTERM)
     try:
         if to_file:
+            main = made.main
             for other, part in made.parts.items():
                 path = Path(output)
-                if part is not made.main:
+                if part is not main:
                     path = path.with_name(f"{path.stem}-{other}.{part.extension}")
                 await trio.Path(path).write_bytes(part.data)
         else:
-            data = made.main.data
+            main = made.main
             if len(made.parts) > 1:
-                data = json.dumps(result_of(name, made.parts, made.meta), ensure_ascii=False).encode()
-            sys.stdout.buffer.write(data)
+                result = json.dumps(result_of(name, made.parts, made.meta), ensure_ascii=False)
+                main = Part(result.encode(), "application/json")
+            sys.stdout.buffer.write(main.data)
             sys.stdout.buffer.flush()
     except OSError as error:
         raise ValidationError([Fault("-o", f"{output!r} cannot be written: {error.strerror}")]) from None
@@ -2658,8 +2660,8 @@ async def capture_once(name: ServiceName, flags: Mapping[str, Any], config: Conf
     where = output if to_file else "standard output"
     for warning in made.meta["warnings"]:
         print(f"warning: {warning}", file=sys.stderr)
-    kind = made.main.content_type.partition(";")[0]
-    print(f"{where}: {kind}, {size}{len(made.main.data)} bytes, {made.meta['elapsed_ms']} ms", file=sys.stderr)
+    kind = main.content_type.partition(";")[0]
+    print(f"{where}: {kind}, {size}{len(main.data)} bytes, {made.meta['elapsed_ms']} ms", file=sys.stderr)
 
 
 async def cancel_on_sigterm(

@@ -98,11 +98,14 @@ def absolute_url(base_url: str | None, reference: str) -> str | None:
         reference = path + mark + rest
     try:
         url = urljoin(base_url or "", reference)
+        if reference.endswith(("?", "#")) and not url.endswith(reference[-1]):
+            # Python drops an empty query or fragment; to a server they may matter.
+            url += reference[-1]
         parts = urlsplit(url)
         if parts.scheme in _WEB and not parts.netloc.isascii():
             url = parse_url(url.replace(" ", "%20"))
         elif parts.scheme in _WEB and not parts.path:
-            url = parts._replace(path="/").geturl()
+            url = url.replace(parts.netloc, f"{parts.netloc}/", 1)
     except ValueError:
         return None
     return quote(url, safe="!#$%&'()*+,/:;=?@[\\]^_`{|}~-.")
@@ -182,8 +185,9 @@ def _projected(root: Node) -> dict[int, list[Node | Text]]:
             shown[id(node)] = shadow.children or []
             inner: dict[str, list[Node | Text]] = {}
             for child in node.children or ():
-                name = _attribute(child, "slot") if isinstance(child, Node) else ""
-                inner.setdefault(name, []).append(child)
+                if not isinstance(child, Template):
+                    name = _attribute(child, "slot") if isinstance(child, Node) else ""
+                    inner.setdefault(name, []).append(child)
             stack.append((shadow, inner))
         stack.extend((child, slots) for child in reversed(node.children or ()) if isinstance(child, Node))
     return shown

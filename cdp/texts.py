@@ -139,16 +139,14 @@ def rows(cls: type, words: Mapping[Any, str] = _TYPE_WORDS) -> list[Row]:
     """The fields of a class, inherited ones too; `words` says what JSON has for types that are not known here."""
     known = {**_TYPE_WORDS, **words}
     kinds = fields_of(cls)
-    return [
-        Row(
-            field.name,
-            type_words(kinds[field.name], known),
-            _default_words(field.default),
-            limits_of(kinds[field.name]),
-            help_of(kinds[field.name]),
+    found = []
+    for field in attrs.fields(cls):
+        kind = kinds[field.name]
+        text = next((extra for extra in _parts_of(kind)[0] if isinstance(extra, str)), "")
+        found.append(
+            Row(field.name, type_words(kind, known), _default_words(field.default), limits_of(kind), text),
         )
-        for field in attrs.fields(cls)
-    ]
+    return found
 
 
 def type_words(kind: Any, words: Mapping[Any, str] = _TYPE_WORDS) -> str:

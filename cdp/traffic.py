@@ -63,6 +63,9 @@ class Traffic:
         elif method == "Network.responseReceived":
             if '"type":"Fetch"' in text:
                 request.streamed_at = now
+            elif '"type":"Media"' in text:
+                # A film is loaded as far as it is played.
+                del self._requests[request_id]
         elif method == "Network.dataReceived":
             if request.streamed_at is not None:
                 request.streamed_at = now

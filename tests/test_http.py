@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 import attrs
 import hypercorn.trio.run
@@ -25,6 +26,7 @@ from quart.wrappers import Response
 
 import cleariflow
 from cdp import errors
+from cdp.options import Geolocation
 from cleariflow import LOSSES_ALLOWED, ROUTES, Job, OneConnection, Service, StoreError, create_app, tame_hypercorn
 from tests.test_service import URL, FakePool, Gate, at_once, open_disk, open_house
 
@@ -48,13 +50,14 @@ class Api:
         data = body if isinstance(body, bytes) else json.dumps(body).encode()
         return await self.client.post(path, data=data, headers={"Content-Type": JSON} | named(headers))
 
-    async def submit(self, service: str = "scrape", url: str = URL, priority: int = 0) -> Job:
-        answer = await self.post(f"/{service}/v1/jobs", {"request": {"url": url}, "priority": priority})
+    async def submit(self, service: str = "scrape", url: str = URL, priority: int = 0, **fields: Any) -> Job:
+        body = {"request": {"url": url, **fields}, "priority": priority}
+        answer = await self.post(f"/{service}/v1/jobs", body)
         assert answer.status_code == 202
         return self.service.job((await answer.get_json())["job_id"])
 
-    async def ended(self, service: str = "scrape", url: str = URL) -> Job:
-        return await self.service.wait(await self.submit(service, url))
+    async def ended(self, service: str = "scrape", url: str = URL, **fields: Any) -> Job:
+        return await self.service.wait(await self.submit(service, url, **fields))
 
 
 def named(headers: dict[str, str]) -> dict[str, str]:
@@ -211,8 +214,8 @@ async def test_open_service_knows_every_host(tmp_path: Path) -> None:
 
 # ---- Reading jobs ----------------------------------------------------------------------------------------------------
 
-META = {"service", "priority", "attempts", "created_at", "started_at", "finished_at", "queue_ms"}
-RESULT_META = {"url", "status_code", "title", "elapsed_ms", "timings", "warnings", "browser"}
+META = {"service", "priority", "attempts", "attempt_errors", "created_at", "started_at", "finished_at", "queue_ms"}
+RESULT_META = {"url", "status_code", "title", "redirects", "elapsed_ms", "timings", "warnings", "browser"}
 
 
 async def test_queued_job_has_its_members(held: Api) -> None:
@@ -252,6 +255,56 @@ async def test_done_scrape_has_its_members(api: Api) -> None:
     assert (result["ok"], result["html"]) == (True, f"<html>{URL}</html>")
     assert result["meta"].keys() >= RESULT_META | {"duration_ms"}
     assert (result["meta"]["url"], result["meta"]["status_code"]) == (URL, 200)
+
+
+SHOT = {"type": "screenshot", "name": "first.step"}
+PICTURE = {"image_base64": base64.b64encode(URL.encode()).decode(), "content_type": "image/jpeg"}
+
+
+async def test_outputs_of_a_scrape_have_their_names(api: Api) -> None:
+    outputs = ["screenshot", "links", "text", "markdown", "metadata", "html"]
+    job = await api.ended("scrape", outputs=outputs)
+    result = (await (await api.get(f"/v1/jobs/{job.id}")).get_json())["result"]
+    assert result.keys() == {"ok", "meta", *outputs}
+    assert (result["html"], result["text"], result["links"]) == (f"<html>{URL}</html>", URL, [])
+    assert result["screenshot"] == PICTURE
+    assert isinstance(result["markdown"], str)
+    assert isinstance(result["metadata"], dict)
+
+
+async def test_scrape_without_html_has_none(api: Api) -> None:
+    job = await api.ended("scrape", outputs=["text"])
+    result = (await (await api.get(f"/v1/jobs/{job.id}")).get_json())["result"]
+    assert (result.keys(), result["text"]) == ({"ok", "meta", "text"}, URL)
+
+
+@pytest.mark.parametrize("service", ["screenshot", "scrape"])
+async def test_pictures_of_actions_have_their_names(api: Api, service: str) -> None:
+    job = await api.ended(service, actions=[SHOT])
+    result = (await (await api.get(f"/v1/jobs/{job.id}")).get_json())["result"]
+    assert result["screenshots"] == {"first.step": PICTURE}
+    assert result.keys() >= ({"image_base64"} if service == "screenshot" else {"html"})
+    assert [action["type"] for action in result["meta"]["actions"]] == ["screenshot"]
+
+
+async def test_failed_action_is_told_with_its_index(api: Api) -> None:
+    actions = [{"type": "wait", "ms": 0}, {"type": "evaluate", "script": "throw"}]
+    job = await api.ended("scrape", actions=actions)
+    body = await (await api.get(f"/v1/jobs/{job.id}")).get_json()
+    assert body["error_detail"] == {"code": "action_failed", "retryable": False, "index": 1}
+
+
+async def test_failures_of_former_attempts_are_told(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def crash_once(url: str) -> None:
+        if len(api.pool.visited) == 1:
+            raise errors.TargetCrashed("the page crashed")
+
+    monkeypatch.setattr(cleariflow, "RETRY_DELAYS_S", (0.0,))
+    api.pool.visit = crash_once
+    job = await api.ended(retries=1)
+    body = await (await api.get(f"/v1/jobs/{job.id}")).get_json()
+    assert (body["status"], body["meta"]["attempts"]) == ("done", 2)
+    assert body["meta"]["attempt_errors"] == [{"attempt": 1, "code": "page_crashed", "error": "the page crashed"}]
 
 
 async def test_failed_job_has_its_members(tmp_path: Path) -> None:
@@ -354,6 +407,57 @@ async def test_result_is_the_artifact_itself(api: Api, service: str, content_typ
     assert await answer.get_data() == data
 
 
+@pytest.mark.parametrize(
+    ("name", "content_type", "data"),
+    [
+        ("html", "text/html; charset=utf-8", f"<html>{URL}</html>".encode()),
+        ("text", "text/plain; charset=utf-8", URL.encode()),
+        ("links", "application/json; charset=utf-8", b"[]"),
+        ("screenshot", "image/jpeg", URL.encode()),
+        ("first.step", "image/jpeg", URL.encode()),
+    ],
+)
+async def test_result_of_a_name_is_that_artifact(api: Api, name: str, content_type: str, data: bytes) -> None:
+    job = await api.ended("scrape", outputs=["html", "text", "links", "screenshot"], actions=[SHOT])
+    answer = await api.get(f"/v1/jobs/{job.id}/result/{name}")
+    assert (answer.status_code, answer.headers["Content-Type"]) == (200, content_type)
+    assert await answer.get_data() == data
+    assert answer.headers["Content-Security-Policy"] == "sandbox"
+
+
+async def test_main_picture_has_a_name_too(api: Api) -> None:
+    job = await api.ended("screenshot")
+    assert (await api.get(f"/v1/jobs/{job.id}/result/image")).headers["Content-Type"] == "image/jpeg"
+
+
+async def test_result_without_html_is_the_first_output(api: Api) -> None:
+    job = await api.ended("scrape", outputs=["text", "links"])
+    answer = await api.get(f"/v1/jobs/{job.id}/result")
+    assert answer.headers["Content-Type"] == "text/plain; charset=utf-8"
+
+
+@pytest.mark.parametrize("name", ["text", "..", "x" * 500, "first", "%2e%2e%2fjobs.journal"])
+async def test_result_of_an_unknown_name_tells_what_there_is(api: Api, name: str) -> None:
+    job = await api.ended("scrape", actions=[SHOT])
+    told = await error(await api.get(f"/v1/jobs/{job.id}/result/{name}"), 404, "not_found")
+    if "%" not in name:
+        assert "it has html, first.step" in told["message"]
+        assert len(told["message"]) < 200
+
+
+@pytest.mark.parametrize(
+    ("fields", "status", "code"),
+    [({"timeout_ms": 20}, 424, "job_failed"), ({}, 409, "not_ended")],
+)
+async def test_result_of_a_name_is_refused_as_the_main_one(
+    held: Api, fields: dict[str, Any], status: int, code: str
+) -> None:
+    job = await held.submit(**fields)
+    if fields:
+        await held.service.wait(job)
+    await error(await held.get(f"/v1/jobs/{job.id}/result/html"), status, code)
+
+
 async def test_result_carries_the_headers_of_the_contract(api: Api) -> None:
     job = await api.ended()
     headers = (await api.get(f"/v1/jobs/{job.id}/result")).headers
@@ -399,7 +503,7 @@ async def test_head_of_the_result_has_its_length(api: Api) -> None:
 @pytest.mark.parametrize("rest", ["", "/result"])
 async def test_result_that_vanished_is_expired(api: Api, rest: str) -> None:
     job = await api.ended()
-    api.service.artifact(job).unlink()
+    (api.service.store.artifacts / api.service.artifact(job).file).unlink()
     await error(await api.get(f"/v1/jobs/{job.id}{rest}"), 410, "expired")
 
 
@@ -705,6 +809,7 @@ FAILURES: list[tuple[Exception, int, str, bool]] = [
     (errors.NavigationError("net::ERR_FAILED", blocked="private"), 400, "blocked_target", False),
     (errors.NavigationError("net::ERR_CONNECTION_REFUSED"), 424, "navigation_failed", True),
     (errors.NavigationError("net::ERR_TOO_MANY_REDIRECTS"), 424, "navigation_failed", False),
+    (errors.ScriptError("x"), 424, "script_error", False),
     (errors.SelectorNotFound("x"), 424, "selector_not_found", False),
     (errors.NotAPage("a download", "application/zip", 1234), 424, "not_a_page", False),
     (errors.TooLarge("x"), 424, "too_large", False),
@@ -728,6 +833,44 @@ async def test_failed_call_has_the_status_of_its_code(
         (job,) = api.service.store.jobs.values()
         assert (told["retryable"], told["job_id"]) == (retryable, job.id)
         assert job.attempts == (LOSSES_ALLOWED + 1 if code == "browser_lost" else 1)
+
+
+async def test_failed_action_of_a_call_is_told_with_its_index(api: Api) -> None:
+    body = {"url": URL, "actions": [{"type": "evaluate", "script": "throw"}]}
+    assert (await error(await api.post("/v1/scrape", body), 424, "action_failed"))["index"] == 0
+
+
+async def test_unwanted_status_of_a_call_is_424(api: Api) -> None:
+    told = await error(await api.post("/v1/scrape", {"url": URL, "fail_on_status": [200]}), 424, "http_error")
+    assert "200" in told["message"]
+
+
+async def test_goto_to_a_blocked_target_is_400(api: Api) -> None:
+    body = {"url": URL, "actions": [{"type": "goto", "url": "http://127.0.0.1/"}]}
+    assert await faults(await api.post("/v1/screenshot", body), "blocked_target") == ["actions[0].url"]
+
+
+async def test_call_with_several_outputs_gives_the_bare_main_one(api: Api) -> None:
+    body = {"url": URL, "outputs": ["screenshot", "html"]}
+    answer = await api.post("/v1/scrape", body, Accept="text/html")
+    assert (answer.status_code, answer.headers["Content-Type"]) == (200, "text/html; charset=utf-8")
+
+
+async def test_legacy_form_takes_the_fields_of_objects_and_lists(api: Api) -> None:
+    pairs = {
+        "url": URL,
+        "css": "p{color:red}",
+        "actions": json.dumps([SHOT]),
+        "outputs": '["text"]',
+        "geolocation.latitude": "47",
+        "geolocation.longitude": "8.5",
+        "render": '{"wait_ms": 1}',
+        "retries": "1",
+    }
+    answer = await api.get(f"/v1/scrape?{urlencode(pairs)}")
+    assert (answer.status_code, (await answer.get_json()).keys()) == (200, {"ok", "text", "screenshots", "meta"})
+    (options,) = api.pool.prepared
+    assert (options.css, options.wait_ms, options.geolocation) == (("p{color:red}",), 1, Geolocation(47, 8.5))
 
 
 async def test_call_that_takes_too_long_is_504(held: Api) -> None:

@@ -1020,3 +1020,47 @@ async def test_answer_of_absurd_length_is_shown(page: cdp.Page, site: Site) -> N
         await page.navigate(site.add_route("/absurd", answer), wait_until="commit")
     page.session.check()
     assert page.status_code in (200, None)
+
+
+# What is not HTML
+
+SVG = '<svg xmlns="http://www.w3.org/2000/svg" width="100" height="50"><rect width="100" height="50" fill="red"/></svg>'
+
+
+@pytest.mark.parametrize(
+    ("content_type", "body", "text"),
+    [
+        ("application/json", '{"a": 1}', '{"a": 1}'),
+        ("text/plain", "plain words", "plain words"),
+        ("application/xml", "<a><b>inner</b></a>", "inner"),
+        ("image/svg+xml", SVG, ""),
+        (
+            "application/xhtml+xml",
+            '<html xmlns="http://www.w3.org/1999/xhtml"><body><p>strict</p></body></html>',
+            "strict",
+        ),
+    ],
+)
+async def test_document_that_is_no_html_is_shown(
+    page: cdp.Page, site: Site, content_type: str, body: str, text: str
+) -> None:
+    url = site.add("/other", body, content_type)
+    await page.prepare(PageOptions(url=url, css=("* { top: 0 }",), remove_selectors=("#none",)))
+    await page.navigate(url)
+    await page.settle()
+    assert text in await page.text()
+    assert len((await page.screenshot()).data) > 500
+    assert page.warnings == []
+
+
+async def test_picture_that_is_opened_is_shown(page: cdp.Page, site: Site) -> None:
+    await page.navigate(site.url("/image.png"))
+    await page.settle()
+    assert await page.call(DRAWN, "img") == SLOW_IMAGE_SIZE[0]
+
+
+async def test_film_that_cannot_be_played_is_a_page(page: cdp.Page, site: Site) -> None:
+    await page.navigate(site.add("/film", "RIFF", "video/mp4"))
+    with trio.fail_after(QUICK_S):
+        await page.settle()
+        await page.screenshot()

@@ -65,6 +65,14 @@ def test_image_with_its_headers_counts_until_its_end() -> None:
     assert traffic.in_flight(1000) == ["1"]
 
 
+def test_film_with_its_headers_does_not_count() -> None:
+    traffic = Traffic()
+    traffic.note(SENT, sent("1", "Media"), 0)
+    assert traffic.in_flight(0) == ["1"]
+    traffic.note("Network.responseReceived", about("1", ',"type":"Media"'), 1)
+    assert traffic.in_flight(1) == []
+
+
 def test_new_document_forgets_the_requests_of_the_one_before() -> None:
     traffic = Traffic()
     for request_id, loader_id in (("old", "L1"), ("frame", "F"), ("L2", "L2"), ("new", "L2")):
