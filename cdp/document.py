@@ -106,6 +106,8 @@ def absolute_url(base_url: str | None, reference: str) -> str | None:
             url = parse_url(url.replace(" ", "%20"))
         elif parts.scheme in _WEB and not parts.path:
             url = url.replace(parts.netloc, f"{parts.netloc}/", 1)
+        if not url.startswith(parts.scheme):
+            url = parts.scheme + url[len(parts.scheme) :]
     except ValueError:
         return None
     return quote(url, safe="!#$%&'()*+,/:;=?@[\\]^_`{|}~-.")

@@ -233,6 +233,8 @@ class Page:
             if params["name"] == "init" or params["loaderId"] != document.loader_id:
                 document = self._document = Document(params["loaderId"])
             document.lifecycle.add(params["name"])
+            if params["name"] == "load":
+                self.traffic.end(document.loader_id)
         elif method == "Page.frameNavigated":
             if params["frame"]["id"] == self._frame_id:
                 self._url = params["frame"]["url"]

@@ -20,7 +20,7 @@ EVENTS = (
     "Network.loadingFailed",
 )
 # A stream that is silent for so long is not waited for.
-STREAM_SILENCE_S = 0.5
+STREAM_SILENCE_S = 0.2
 # A page may have more; those are not counted.
 MAX_TRACKED = 5000
 
@@ -28,7 +28,15 @@ MAX_TRACKED = 5000
 _REQUEST_ID = re.compile(r'"requestId":"([^"]*)"')
 _LOADER_ID = re.compile(r'"loaderId":"([^"]*)"')
 _URL = re.compile(r'"request":\{"url":("(?:[^"\\]|\\.){0,200})')
-_NOT_COUNTED = ('"type":"EventSource"', '"type":"Ping"', '"type":"Preflight"', '"type":"CSPViolationReport"')
+_NOT_COUNTED = (
+    '"type":"EventSource"',
+    '"type":"Ping"',
+    '"type":"Preflight"',
+    '"type":"CSPViolationReport"',
+    # Never on the network; the end of a worker's script is not told.
+    '"request":{"url":"blob:',
+    '"request":{"url":"data:',
+)
 
 
 @attrs.define
@@ -72,6 +80,10 @@ class Traffic:
         else:
             del self._requests[request_id]
         self._moved_at = now
+
+    def end(self, request_id: str) -> None:
+        """A request that is known to be over: the end of a film's document, which the film takes over, is not told."""
+        self._requests.pop(request_id, None)
 
     def forget_others(self, loader_id: str) -> None:
         """A new document replaced the one before: whose requests it took along may not be told."""

@@ -101,6 +101,13 @@ def test_traffic_is_bounded() -> None:
     assert len(traffic.in_flight(0)) == MAX_TRACKED
 
 
+@pytest.mark.parametrize("url", ["blob:http://a/1", "data:text/plain,x"])
+def test_request_that_needs_no_network_does_not_count(url: str) -> None:
+    traffic = Traffic()
+    traffic.note(SENT, sent("1", url=url), 0)
+    assert traffic.in_flight(0) == []
+
+
 def test_words_of_a_page_do_not_pass_for_a_kind() -> None:
     traffic = Traffic()
     traffic.note(SENT, sent("1", url=r"http://a/?\"type\":\"EventSource\""), 0)
