@@ -36,7 +36,6 @@ import fnmatch
 import functools
 import gc
 import heapq
-import html as html_text
 import ipaddress
 import itertools
 import json
@@ -74,8 +73,7 @@ from tinydb.table import Document, Table
 from werkzeug.exceptions import HTTPException, RequestedRangeNotSatisfiable
 
 import cdp
-import cdp.document
-from cdp.actions import Record, action_faults, perform
+from cdp.actions import action_faults
 from cdp.emulation import viewport_of
 from cdp.errors import (
     ActionFailed,
@@ -90,9 +88,20 @@ from cdp.errors import (
     TargetCrashed,
     TooLarge,
 )
-from cdp.fetch import fetch
 from cdp.network import endpoint_of, parse_url
-from cdp.options import CaptureOptions, Goto, Length, PageOptions, Range, RenderOptions, Selector, Shoot, WaitFor
+from cdp.options import (
+    CaptureOptions,
+    Goto,
+    Length,
+    OutputName,
+    PageOptions,
+    Range,
+    RenderOptions,
+    ScrapeOptions,
+    Shoot,
+    WaitFor,
+)
+from cdp.scrape import Part, fetch_document, has_scripts, scrape_document, scrape_page, title_of
 from cdp.tasks import open_tasks
 from cdp.texts import add_flags, nested, value_of, with_values
 from cdp.validation import (
@@ -112,6 +121,7 @@ from cdp.validation import (
     structure,
     valid_part,
 )
+from cdp.visit import Progress, Visit
 
 logger = logging.getLogger("cleariflow")
 
@@ -294,7 +304,6 @@ RENDER_TEXT = (
     "true: in a browser; false: without JavaScript, and a scrape without any browser; auto: a scrape of a document "
     "without scripts needs no browser; an object: fields of waiting and emulation, as at top level"
 )
-OutputName = Literal["html", "text", "markdown", "links", "metadata", "screenshot"]
 # What a screenshot's picture is called beside those of its actions.
 PICTURE = "image"
 
@@ -348,17 +357,8 @@ class ScreenshotRequest(BaseRequest, CaptureOptions):
 
 
 @attrs.frozen(kw_only=True, slots=False)
-class ScrapeRequest(BaseRequest):
+class ScrapeRequest(BaseRequest, ScrapeOptions):
     """A page's document, in one or several forms."""
-
-    selector: Annotated[Selector, "only the first element that matches"] | None = None
-    include_shadow_dom: Annotated[bool, "shadow roots too, in HTML as `<template shadowrootmode>`"] = False
-    outputs: Annotated[
-        tuple[OutputName, ...],
-        Length(1, 6),
-        "html; text: what a reader sees; markdown; links: [{url, text, rel}]; metadata: title, description and more; "
-        "screenshot: of the viewport",
-    ] = ("html",)
 
 
 Request = ScreenshotRequest | ScrapeRequest
@@ -433,6 +433,8 @@ def _request_faults(parsed: Request, given: Mapping[str, object], config: Config
             for name in BROWSER_FIELDS:
                 if given.get(name):
                     yield Fault(name, "needs a browser, and render is false")
+            if parsed.selector is not None and parsed.selector.startswith(("xpath=", "text=")):
+                yield Fault("selector", "xpath= and text= need a browser, and render is false")
             if "screenshot" in parsed.outputs:
                 yield Fault("outputs", "screenshot needs a browser, and render is false")
     if isinstance(parsed, ScreenshotRequest):
@@ -474,11 +476,6 @@ def request_document(parsed: Request) -> dict[str, Any]:
     if parsed.fail_on_status:
         values["fail_on_status"] = [pattern.text for pattern in parsed.fail_on_status]
     return cast(dict[str, Any], json.loads(json.dumps(values)))
-
-
-def render_options(parsed: Request) -> PageOptions:
-    """The page that a request asks for: `render: false` is a page without JavaScript."""
-    return parsed if parsed.render else attrs.evolve(parsed, javascript=False)
 
 
 # ---------------------------------------------------------------- jobs and transitions
@@ -1291,20 +1288,6 @@ class Store:
 
 
 @attrs.frozen
-class Part:
-    """One thing that an attempt made."""
-
-    data: bytes
-    content_type: str
-
-    @property
-    def extension(self) -> str:
-        """Of the artifact's file."""
-        kind = self.content_type.partition(";")[0]
-        return {"text/plain": "txt", "text/markdown": "md"}.get(kind, kind.rpartition("/")[2])
-
-
-@attrs.frozen
 class Output:
     """What a successful attempt made: outputs and pictures of actions by their names, the main one first."""
 
@@ -1338,32 +1321,6 @@ def result_of(service: ServiceName, parts: Mapping[str, Part], meta: object) -> 
     return result | {"meta": meta}
 
 
-class Progress:
-    """Which phase an attempt is in, and how many ms each took; `on_phase` is told of each.
-
-    `unfinished` says what has not come, should time run out in this phase.
-    """
-
-    def __init__(self, on_phase: Callable[[str], None] = lambda phase: None) -> None:
-        self.phase = "open"
-        self.unfinished = "no page could be opened"
-        self.timings: dict[str, int] = {}
-        self._on_phase = on_phase
-        self._since = self._started = trio.current_time()
-
-    def enter(self, phase: str, unfinished: str) -> None:
-        """End the phase before and begin this one."""
-        now = trio.current_time()
-        self.timings[self.phase] = self.timings.get(self.phase, 0) + round((now - self._since) * 1000)
-        self.phase, self.unfinished, self._since = phase, unfinished, now
-        self._on_phase(phase)
-
-    @property
-    def elapsed_ms(self) -> int:
-        """Since the attempt began."""
-        return round((trio.current_time() - self._started) * 1000)
-
-
 OpenPage = Callable[[], AbstractAsyncContextManager[cdp.Page]]
 
 
@@ -1384,17 +1341,19 @@ async def attempt(
                     return output
         with trio.CancelScope(deadline=deadline + late_s if trio.current_time() < deadline else deadline):
             async with open_page() as page:
-                run = Run(page, parsed, max_pixels, progress)
+                visit = visit_of(page, parsed, progress, max_pixels)
                 try:
                     with trio.CancelScope(deadline=deadline):
-                        await run.load()
-                        return await run.capture()
+                        await visit.open()
+                        check_status(parsed, page.status_code)
+                        await visit.make_ready()
+                        return await capture(visit, parsed, max_pixels)
                 finally:
                     if progress.phase == "navigate" and page.has_document:
                         progress.unfinished = f"the document did not get as far as wait_until: {parsed.wait_until}"
                 if late_s and page.has_document:
                     page.warnings.append(f"captured after {parsed.timeout_ms} ms: {progress.unfinished}")
-                    return await run.capture()
+                    return await capture(visit, parsed, max_pixels)
     except CDPError as error:
         failure = failure_of(error)
         if failure is None:
@@ -1405,130 +1364,39 @@ async def attempt(
     raise JobFailed("timeout", f"timeout after {parsed.timeout_ms} ms: {progress.unfinished}")
 
 
-# The waits of `settle`: what has not come, should time run out in one.
-SETTLING = {
-    "requests": "requests were in flight",
-    "quiet": "the document was changing",
-    "fonts": "fonts were not ready",
-    "images": "images were not ready",
-    "frames": "nothing was painted",
-}
+def visit_of(page: cdp.Page, parsed: Request, progress: Progress, max_pixels: int) -> Visit:
+    """The way that a request asks a page to go; `render: false` is a page without JavaScript."""
+    options: PageOptions = parsed if parsed.render else attrs.evolve(parsed, javascript=False)
+    shot = parsed if isinstance(parsed, ScreenshotRequest) else None
+    needed = None
+    if parsed.selector is not None:
+        needed = WaitFor(parsed.selector, "visible" if shot is not None else "attached")
+    return Visit(page, options, progress, shot=shot, selector=needed, max_pixels=max_pixels)
 
 
-@attrs.define
-class Run:
-    """One attempt on an open page."""
-
-    page: cdp.Page
-    parsed: Request
-    max_pixels: int
-    progress: Progress
-    records: list[Record] = attrs.field(factory=list)
-
-    async def load(self) -> None:
-        """Bring the page to where it can be captured."""
-        page, parsed, progress = self.page, self.parsed, self.progress
-        progress.enter("prepare", "the page could not be prepared")
-        await page.prepare(render_options(parsed))
-        progress.enter("navigate", "the server did not answer")
-        if parsed.url is not None:
-            await page.navigate(parsed.url, wait_until=parsed.wait_until)
-        else:
-            assert parsed.html is not None
-            await page.set_content(parsed.html, parsed.base_url, wait_until=parsed.wait_until)
-        if parsed.wait_until == "auto":
-            progress.enter("arrive", "the page was on its way to another document")
-            await page.arrive()
-        check_status(parsed, page.status_code)
-        progress.enter("inject", "css and js were not injected")
-        await page.dress()
-        await page.run_scripts()
-        await self.settle()
-        await self.wait()
-        await self.act()
-        if isinstance(parsed, ScreenshotRequest) and parsed.scroll_page:
-            progress.enter("scroll", "the page was not scrolled through")
-            await page.scroll_through(parsed.max_height)
-            await self.settle()
-
-    async def settle(self) -> None:
-        """With `wait_until: auto`, wait until all is there that a reader would see."""
-        if self.parsed.wait_until == "auto":
-            parsed = self.parsed
-            beyond = isinstance(parsed, ScreenshotRequest) and (parsed.full_page or parsed.clip is not None)
-            await self.page.settle(lambda step: self.progress.enter(step, SETTLING[step]), whole_page=beyond)
-
-    async def wait(self) -> None:
-        """The waits that the client asks for."""
-        page, parsed, progress = self.page, self.parsed, self.progress
-        waits = list(parsed.wait_for)
-        if parsed.selector is not None:
-            waits.append(WaitFor(parsed.selector, "visible" if isinstance(parsed, ScreenshotRequest) else "attached"))
-        for wait in waits:
-            progress.enter("wait_for", f"selector {wait.selector!r} was not {wait.state}")
-            await page.wait_for(wait)
-        if parsed.wait_for_expression is not None:
-            progress.enter("wait_for_expression", f"{parsed.wait_for_expression[:MAX_ECHO]!r} was not true")
-            await page.wait_for_expression(parsed.wait_for_expression)
-        progress.enter("wait", "wait_ms was not over")
-        await page.sleep(parsed.wait_ms / 1000)
-
-    async def act(self) -> None:
-        """The actions, one after the other."""
-        parsed = self.parsed
-        encoding = CaptureOptions()
-        if isinstance(parsed, ScreenshotRequest):
-            encoding = CaptureOptions(format=parsed.format, quality=parsed.quality, transparent=parsed.transparent)
-        for index, action in enumerate(parsed.actions):
-
-            def tell(sentence: str, index: int = index, kind: str = action.type) -> None:
-                self.progress.unfinished = f"action {index} ({kind}): {sentence}"
-
-            self.progress.enter("actions", "")
-            record = await perform(
-                self.page, action, index, picture_options=encoding, max_pixels=self.max_pixels, tell=tell
-            )
-            self.records.append(record)
-        if parsed.actions:
-            await self.settle()
-
-    async def capture(self) -> Output:
-        """The picture or the document, and what is told about it."""
-        page, parsed, progress = self.page, self.parsed, self.progress
-        progress.enter("capture", "the page did not let itself be captured")
-        check_status(parsed, page.status_code)
-        info = await page.info()
-        meta: dict[str, Any] = {"url": info.url, "status_code": page.status_code, "title": info.title}
-        meta["redirects"] = page.redirects
-        if parsed.html is not None:
-            meta |= {"url": parsed.base_url or "about:blank", "status_code": 200}
-        if isinstance(parsed, ScreenshotRequest):
-            picture = await page.screenshot(parsed, max_pixels=self.max_pixels)
-            parts = {PICTURE: Part(picture.data, picture.content_type)}
-            meta |= {"width": picture.width, "height": picture.height}
-        else:
-            parts = await self.scrape(parsed, info.url)
-        for record in self.records:
-            if record.picture is not None and record.name is not None:
-                parts[record.name] = Part(record.picture.data, record.picture.content_type)
-        if self.records:
-            meta["actions"] = [record.as_meta() for record in self.records]
-        progress.enter("close", "the page could not be closed")
-        return Output(parts, finished_meta(parsed, meta, progress, page.warnings, page.product))
-
-    async def scrape(self, parsed: ScrapeRequest, url: str) -> dict[str, Part]:
-        """The outputs of a scrape."""
-        page, shadow = self.page, parsed.include_shadow_dom
-        html = await page.html(parsed.selector, include_shadow_dom=shadow)
-        whole = html
-        if "metadata" in parsed.outputs and parsed.selector is not None:
-            whole = await page.html(include_shadow_dom=shadow)
-        text = await page.text(parsed.selector) if "text" in parsed.outputs and not shadow else None
-        parts = await derived(parsed, html, whole, url, text)
-        if "screenshot" in parsed.outputs:
-            picture = await page.screenshot(CaptureOptions(selector=parsed.selector), max_pixels=self.max_pixels)
-            parts["screenshot"] = Part(picture.data, picture.content_type)
-        return parts
+async def capture(visit: Visit, parsed: Request, max_pixels: int) -> Output:
+    """The picture or the document of a page that is ready, and what is told about it."""
+    page, progress = visit.page, visit.progress
+    progress.enter("capture", "the page did not let itself be captured")
+    check_status(parsed, page.status_code)
+    info = await page.info()
+    meta: dict[str, Any] = {"url": info.url, "status_code": page.status_code, "title": info.title}
+    meta["redirects"] = page.redirects
+    if parsed.html is not None:
+        meta |= {"url": parsed.base_url or "about:blank", "status_code": 200}
+    if isinstance(parsed, ScreenshotRequest):
+        picture = await page.screenshot(parsed, max_pixels=max_pixels)
+        parts = {PICTURE: Part(picture.data, picture.content_type)}
+        meta |= {"width": picture.width, "height": picture.height}
+    else:
+        parts = await scrape_page(page, parsed, info.url, max_pixels=max_pixels)
+    for record in visit.records:
+        if record.picture is not None and record.name is not None:
+            parts[record.name] = Part(record.picture.data, record.picture.content_type)
+    if visit.records:
+        meta["actions"] = [record.as_meta() for record in visit.records]
+    progress.enter("close", "the page could not be closed")
+    return Output(parts, finished_meta(parsed, meta, progress, page.warnings, page.product))
 
 
 def check_status(parsed: Request, status_code: int | None) -> None:
@@ -1547,48 +1415,6 @@ def finished_meta(
     return meta
 
 
-async def derived(parsed: ScrapeRequest, html: str, whole: str, url: str, text: str | None) -> dict[str, Part]:
-    """The outputs that are made of a document's HTML; `text` is what a browser shows, where there is one."""
-    tree = functools.cache(lambda: cdp.document.parse(html))
-    makers: dict[str, tuple[str, Callable[[], str]]] = {
-        "html": ("text/html", lambda: html),
-        "text": ("text/plain", lambda: cdp.document.text(tree()) if text is None else text),
-        "markdown": ("text/markdown", lambda: cdp.document.markdown(tree(), url)),
-        "links": ("application/json", lambda: json.dumps(cdp.document.links(tree(), url))),
-        "metadata": (
-            "application/json",
-            lambda: json.dumps(cdp.document.metadata(tree() if whole is html else whole, url)),
-        ),
-    }
-
-    def make() -> dict[str, Part]:
-        # The HTML first, whatever the client's order: it is what the artifact's own route gives.
-        names = sorted(
-            (name for name in makers if name in parsed.outputs),
-            key=lambda name: (name != "html", parsed.outputs.index(name)),
-        )
-        return {
-            name: Part(makers[name][1]().encode(errors="replace"), f"{makers[name][0]}; charset=utf-8")
-            for name in names
-        }
-
-    parsing = {"markdown", "links", "metadata"} & set(parsed.outputs) or ("text" in parsed.outputs and text is None)
-    # It takes seconds for a document of 20 MB.
-    return await trio.to_thread.run_sync(make, abandon_on_cancel=True) if parsing else make()
-
-
-# A title further down is not found by a fetch.
-MAX_TITLE_AT = 2**18
-# As the browser says it: many sites answer others than browsers with something else.
-FETCH_USER_AGENT = (
-    "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/156.0.0.0 Safari/537.36"
-)
-# What makes a document another one once a browser has it. Words first, and every place looked at once: a regular
-# expression holds up everybody for as long as it takes.
-_BROWSER_WORDS = ("<script", "<iframe", "<frame", "shadowrootmode")
-_BROWSER_PATTERNS = (re.compile(r"<meta[^<>]*refresh"), re.compile(r"on(?<=[\s\"'/]on)[a-z]+\s*="))
-
-
 async def fetch_output(policy: cdp.AddressPolicy, parsed: ScrapeRequest, progress: Progress) -> Output | None:
     """A scrape without a browser; with `render: auto` None when it takes one."""
     auto = parsed.render == "auto"
@@ -1597,7 +1423,7 @@ async def fetch_output(policy: cdp.AddressPolicy, parsed: ScrapeRequest, progres
     assert parsed.url is not None
     progress.enter("navigate", "the server did not answer")
     try:
-        fetched = await fetch(policy, parsed, user_agent=FETCH_USER_AGENT)
+        fetched = await fetch_document(policy, parsed)
     except NotAPage:
         if auto:
             return None
@@ -1606,29 +1432,11 @@ async def fetch_output(policy: cdp.AddressPolicy, parsed: ScrapeRequest, progres
         return None
     check_status(parsed, fetched.status_code)
     progress.enter("capture", "the document was not read")
-    html = fetched.html
-    if parsed.selector is not None:
-        found = await trio.to_thread.run_sync(cdp.document.select, html, parsed.selector, abandon_on_cancel=True)
-        if found is None:
-            raise SelectorNotFound(f"the element of selector {parsed.selector!r} is not in the document")
-        html = found
-    parts = await derived(parsed, html, fetched.html, fetched.url, None)
+    parts = await scrape_document(fetched, parsed)
     progress.enter("close", "")
     meta = {"url": fetched.url, "status_code": fetched.status_code, "title": title_of(fetched.html)}
     meta["redirects"] = list(fetched.redirects)
     return Output(parts, finished_meta(parsed, meta, progress, [], None))
-
-
-def has_scripts(html: str) -> bool:
-    """Whether a browser may make another document of this one."""
-    lowered = html.lower()
-    return any(word in lowered for word in _BROWSER_WORDS) or any(one.search(lowered) for one in _BROWSER_PATTERNS)
-
-
-def title_of(html: str) -> str:
-    """What stands between the tags of a document's title, white space folded."""
-    found = re.search(r"<title[^<>]*>([^<]*)", html[:MAX_TITLE_AT], re.IGNORECASE)
-    return " ".join(html_text.unescape(found[1]).split()) if found else ""
 
 
 def needs_browser(parsed: ScrapeRequest) -> bool:

@@ -45,8 +45,6 @@ from .validation import Fault, nearest
 
 # UTF-8 bytes of the JSON that an `evaluate` step may give: it is part of every answer about its job.
 MAX_VALUE_BYTES = 2**18
-# How many keys are on their way at once; the browser carries them out in order.
-KEYS_AT_ONCE = 32
 DEFAULT_PICTURE = CaptureOptions()
 SCREENSHOT_NAME = re.compile(r"(?!\.)[A-Za-z0-9._-]{1,64}")
 
@@ -459,6 +457,9 @@ _SCROLL = (
 
 # ---- Performing
 
+# For `send_all`.
+Commands = list[tuple[str, dict[str, Any]]]
+
 
 @attrs.define
 class _Step:
@@ -586,6 +587,27 @@ async def _element(step: _Step, script: str, selector: str | None, *arguments: o
         attempt += 1
 
 
+async def _input(step: _Step, groups: Iterable[Commands], *, delay_s: float = 0.0) -> None:
+    """Carry out mouse or key events, each group once the one before it was handled by the page.
+
+    Not all at once: Chromium 156 drops what comes while a dialog is open. A group whose document was replaced meanwhile
+    is waited for no more.
+    """
+    left = iter(groups)
+    finished = False
+
+    async def send() -> None:
+        nonlocal finished
+        for group in left:
+            await step.page.session.send_all(*group)
+            if delay_s:
+                await step.page.sleep(delay_s)
+        finished = True
+
+    while not finished:
+        await step.page.while_here(send)
+
+
 # ---- Mouse
 
 _BUTTONS = {"left": 1, "right": 2, "middle": 4}
@@ -596,7 +618,8 @@ async def _point_at(step: _Step, selector: str, kind: str) -> tuple[float, float
     while True:
         found = await _element(step, _AIM, selector, kind)
         x, y = found["mouse"]["x"], found["mouse"]["y"]
-        await step.page.session.send("Input.dispatchMouseEvent", type="mouseMoved", x=x, y=y, button="none", buttons=0)
+        move = {"type": "mouseMoved", "x": x, "y": y, "button": "none", "buttons": 0}
+        await _input(step, [[("Input.dispatchMouseEvent", move)]])
         if kind == "hover":
             return x, y
         # What opens under the mouse may lie over the element now.
@@ -609,12 +632,12 @@ async def _point_at(step: _Step, selector: str, kind: str) -> tuple[float, float
 async def _click(step: _Step, selector: str, kind: str, button: str = "left", count: int = 1) -> None:
     x, y = await _point_at(step, selector, kind)
     step.say("the page has not answered the click")
+    groups: list[Commands] = []
     for number in range(1, count + 1):
-        # One after the other: a dialog that the first opens is answered before the second is sent.
         for event, held in (("mousePressed", _BUTTONS[button]), ("mouseReleased", 0)):
-            await step.page.session.send(
-                "Input.dispatchMouseEvent", type=event, x=x, y=y, button=button, buttons=held, clickCount=number
-            )
+            params = {"type": event, "x": x, "y": y, "button": button, "buttons": held, "clickCount": number}
+            groups.append([("Input.dispatchMouseEvent", params)])
+    await _input(step, groups)
 
 
 async def _check(step: _Step, action: Check) -> None:
@@ -635,7 +658,7 @@ async def _check(step: _Step, action: Check) -> None:
 # ---- Keyboard
 
 
-def _key_events(key: Key, modifiers: int) -> list[tuple[str, dict[str, Any]]]:
+def _key_events(key: Key, modifiers: int) -> Commands:
     """The commands that press a key and let it go."""
     # With one of the others held, a key types nothing.
     text = key.text if modifiers & ~_SHIFT == 0 else ""
@@ -657,27 +680,22 @@ def _key_events(key: Key, modifiers: int) -> list[tuple[str, dict[str, Any]]]:
 async def _type(step: _Step, action: TypeText) -> None:
     if action.selector is not None:
         await _element(step, _FOCUS, action.selector, "field")
-    session = step.page.session
     step.say("the page has not taken all keys")
     if action.clear:
         await step.page.call(_SELECT_ALL)
-        await session.send_all(*_key_events(KEYS["Delete"], 0))
-    commands: list[tuple[str, dict[str, Any]]] = []
-    for number, cluster in enumerate(clusters(action.text)):
-        if action.delay_ms and number:
-            await step.page.sleep(action.delay_ms / 1000)
-        key = KEYS.get(_TYPED_KEYS.get(cluster, cluster))
-        if key is None:
-            commands.append(("Input.insertText", {"text": cluster}))
-        else:
-            commands += _key_events(key, _SHIFT if key.shifted else 0)
-        if action.delay_ms or len(commands) >= KEYS_AT_ONCE:
-            await session.send_all(*commands)
-            commands = []
-    await session.send_all(*commands)
+        await _input(step, [_key_events(KEYS["Delete"], 0)])
+    await _input(step, map(_typing, clusters(action.text)), delay_s=action.delay_ms / 1000)
 
 
 _TYPED_KEYS = {"\n": "Enter", "\r": "Enter", "\r\n": "Enter", "\t": "Tab"}
+
+
+def _typing(cluster: str) -> Commands:
+    """What types one character."""
+    key = KEYS.get(_TYPED_KEYS.get(cluster, cluster))
+    if key is None:
+        return [("Input.insertText", {"text": cluster})]
+    return _key_events(key, _SHIFT if key.shifted else 0)
 
 
 async def _press(step: _Step, action: Press) -> None:
@@ -688,8 +706,8 @@ async def _press(step: _Step, action: Press) -> None:
     if action.selector is not None:
         await _element(step, _FOCUS, action.selector, "any")
     held = 0
-    down: list[tuple[str, dict[str, Any]]] = []
-    up: list[tuple[str, dict[str, Any]]] = []
+    down: Commands = []
+    up: Commands = []
     for name in names:
         press, _ = _key_events(KEYS[name], held | MODIFIERS[name])
         _, release = _key_events(KEYS[name], held)
@@ -697,7 +715,7 @@ async def _press(step: _Step, action: Press) -> None:
         down.append(press)
         up.insert(0, release)
     step.say("the page has not taken the key")
-    await step.page.session.send_all(*down, *_key_events(key, held | (_SHIFT if key.shifted else 0)), *up)
+    await _input(step, [down, _key_events(key, held | (_SHIFT if key.shifted else 0)), up])
 
 
 # ---- The others

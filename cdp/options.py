@@ -382,3 +382,19 @@ class CaptureOptions:
 
 
 DEFAULT_QUALITY = 80
+
+OutputName = Literal["html", "text", "markdown", "links", "metadata", "screenshot"]
+
+
+@attrs.frozen(kw_only=True, slots=False)
+class ScrapeOptions:
+    """Which forms of a document are wanted."""
+
+    selector: Annotated[Selector, "only the first element that matches"] | None = None
+    include_shadow_dom: Annotated[bool, "shadow roots too, in HTML as `<template shadowrootmode>`"] = False
+    outputs: Annotated[
+        tuple[OutputName, ...],
+        Length(1, 6),
+        "html; text: what a reader sees; markdown; links: [{url, text, rel}]; metadata: title, description and more; "
+        "screenshot: of the viewport",
+    ] = ("html",)

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 # What each wait may take before it is given up with a warning.
 REQUESTS_BUDGET_S = 3.0
 QUIET_BUDGET_S = 0.5
+CANVAS_BUDGET_S = 1.5
 FONTS_BUDGET_S = 3.0
 IMAGES_BUDGET_S = 3.0
 FRAMES_BUDGET_S = 1.0
@@ -26,6 +27,9 @@ SCROLL_BUDGET_S = 10.0
 # A document that did not change for so long, with nothing in flight, is quiet; looked at so often.
 QUIET_S = 0.1
 QUIET_POLL_S = 0.025
+# A canvas looks the same so often, at such distances.
+CANVAS_POLL_MS = 60
+CANVAS_ALIKE = 2
 # `networkidle`, as other tools have it.
 IDLE_S = 0.5
 # One document after the other is followed so often.
@@ -43,6 +47,38 @@ _CHANGED_MS_AGO = """() => {
 # Scripts that may change the document after its load, its frames' among them.
 _HAS_SCRIPTS = """() => frames.length > 0 || document.body?.onload != null
   || [...document.scripts].some(script => /^$|javascript|ecmascript|module/i.test(script.type))"""
+# Charts draw their opening on a canvas, which changes nothing in the document: each is looked at, small, until it stays
+# the same for some looks. One with pictures of another origin cannot be looked at and counts as still.
+# -> "none" | "still"
+_CANVASES_STILL = """(whole, everyMs, alike) => {
+  const shown = [...document.querySelectorAll('canvas')].filter(canvas => {
+    const box = canvas.getBoundingClientRect();
+    return box.width > 0 && box.height > 0 && (whole || box.bottom > 0 && box.right > 0
+      && box.top < innerHeight && box.left < innerWidth);
+  }).slice(0, 50);
+  if (shown.length === 0) return 'none';
+  const small = new OffscreenCanvas(48, 48).getContext('2d', {willReadFrequently: true});
+  small.imageSmoothingQuality = 'high';
+  const look = canvas => {
+    try {
+      small.clearRect(0, 0, 48, 48);
+      small.drawImage(canvas, 0, 0, 48, 48);
+      const pixels = new Uint32Array(small.getImageData(0, 0, 48, 48).data.buffer);
+      return pixels.reduce((sum, pixel) => Math.imul(sum, 31) + pixel | 0, 0);
+    } catch { return 0; }
+  };
+  let before = null, same = 0;
+  return new Promise(done => {
+    const step = () => requestAnimationFrame(() => {
+      const now = shown.map(look).join();
+      same = now === before ? same + 1 : 0;
+      before = now;
+      if (same >= alike) done('still');
+      else setTimeout(step, everyMs);
+    });
+    step();
+  });
+}"""
 _FONTS_READY = "() => document.fonts.ready.then(() => true)"
 # Images whose box meets the viewport, or all; one that fails to load counts as done. Those of the whole page are told
 # to load even when the page would only do so near the viewport.
@@ -69,7 +105,7 @@ def quietly(step: str) -> None:
 async def settle(page: Page, tell: Callable[[str], None] = quietly, *, whole_page: bool = False) -> None:
     """Wait until a loaded page is ready, and follow it where it moves on to.
 
-    `tell` hears of each wait: `requests`, `quiet`, `fonts`, `images`, `frames`. `whole_page` waits for the images below
+    `tell` hears of each wait: `requests`, `quiet`, `canvas`, `fonts`, `images`, `frames`. `whole_page` waits for the images below
     the viewport too.
     """
     for _ in range(MAX_MOVES):
@@ -94,6 +130,10 @@ async def _settle_document(page: Page, tell: Callable[[str], None], whole_page: 
         # What was given up is not waited for again.
         dead = set(page.traffic.in_flight(trio.current_time(), pending))
         await _within(page, QUIET_BUDGET_S, lambda: _quiet(page, dead), lambda: _still_busy(page, dead))
+        tell("canvas")
+        # What never rests is shown as it is: an animation has no better moment.
+        with trio.move_on_after(CANVAS_BUDGET_S):
+            await page.call(_CANVASES_STILL, whole_page, CANVAS_POLL_MS, CANVAS_ALIKE)
     tell("fonts")
     fonts_s = FONTS_BUDGET_S if in_time else LATE_BUDGET_S
     await _within(page, fonts_s, lambda: page.call(_FONTS_READY), lambda: "fonts are not ready")

@@ -165,6 +165,29 @@ async def test_document_that_never_rests_is_given_up(page: cdp.Page, site: Site)
     assert page.warnings == ["given up after 0.5 s: the document keeps changing"]
 
 
+CHART = """<canvas id="c" width="200" height="100"></canvas><script>
+const began = performance.now(), brush = c.getContext('2d');
+const draw = () => {
+  const part = Math.min(1, (performance.now() - began) / 700);
+  brush.fillRect(0, 0, 200 * part, 100);
+  if (part < 1) requestAnimationFrame(draw);
+};
+draw();
+</script>"""
+
+
+async def test_canvas_is_waited_for_while_it_is_drawn(page: cdp.Page, site: Site) -> None:
+    assert "canvas" in await settled(page, site.add("/chart", CHART))
+    alpha = "() => document.getElementById('c').getContext('2d').getImageData(198, 50, 1, 1).data[3]"
+    assert await page.call(alpha) == 255
+
+
+async def test_canvas_that_never_rests_is_no_fault(page: cdp.Page, site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(settle, "CANVAS_BUDGET_S", 0.3)
+    await settled(page, site.add("/chart", CHART.replace("if (part < 1)", "brush.clearRect(0, 0, 200, 100);")))
+    assert page.warnings == []
+
+
 async def test_poll_is_given_up_once(page: cdp.Page, site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(settle, "REQUESTS_BUDGET_S", 0.2)
     await settled(page, site.add("/poll", "<script>fetch('/never')</script>"))

@@ -1,0 +1,115 @@
+"""A document in the forms that a scrape asks for: HTML, text, Markdown, links, metadata, a picture."""
+
+from __future__ import annotations
+
+import functools
+import html as html_text
+import json
+import re
+from collections.abc import Callable
+
+import attrs
+import trio
+
+from . import document
+from .egress import AddressPolicy
+from .errors import SelectorNotFound
+from .fetch import Fetched, fetch
+from .options import CaptureOptions, PageOptions, ScrapeOptions
+from .page import Page
+
+# What a plain fetch says: many sites answer others than browsers with something else.
+USER_AGENT = "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/156.0.0.0 Safari/537.36"
+# A title further down is not found.
+MAX_TITLE_AT = 2**18
+# What makes a document another one once a browser has it. Words first, and every place looked at once: a regular
+# expression holds up everybody for as long as it takes.
+_BROWSER_WORDS = ("<script", "<iframe", "<frame", "shadowrootmode")
+_BROWSER_PATTERNS = (re.compile(r"<meta[^<>]*refresh"), re.compile(r"on(?<=[\s\"'/]on)[a-z]+\s*="))
+
+
+@attrs.frozen
+class Part:
+    """One thing that an attempt made."""
+
+    data: bytes
+    content_type: str
+
+    @property
+    def extension(self) -> str:
+        """Of a file that holds it."""
+        kind = self.content_type.partition(";")[0]
+        return {"text/plain": "txt", "text/markdown": "md"}.get(kind, kind.rpartition("/")[2])
+
+
+async def scrape_page(page: Page, options: ScrapeOptions, url: str, *, max_pixels: int) -> dict[str, Part]:
+    """The outputs of a page that is at a URL, the HTML first, by their names.
+
+    Raises SelectorNotFound, InvalidSelector, TooLarge.
+    """
+    shadow = options.include_shadow_dom
+    html = whole = await page.html(options.selector, include_shadow_dom=shadow)
+    if "metadata" in options.outputs and options.selector is not None:
+        whole = await page.html(include_shadow_dom=shadow)
+    # What a browser shows knows the styles, but nothing of shadow roots.
+    text = await page.text(options.selector) if "text" in options.outputs and not shadow else None
+    parts = await _derived(options, html, whole, url, text)
+    if "screenshot" in options.outputs:
+        picture = await page.screenshot(CaptureOptions(selector=options.selector), max_pixels=max_pixels)
+        parts["screenshot"] = Part(picture.data, picture.content_type)
+    return parts
+
+
+async def fetch_document(policy: AddressPolicy, options: PageOptions) -> Fetched:
+    """One document without a browser: see `fetch.fetch`."""
+    return await fetch(policy, options, user_agent=USER_AGENT)
+
+
+async def scrape_document(fetched: Fetched, options: ScrapeOptions) -> dict[str, Part]:
+    """The outputs of a document that no browser has seen. Raises SelectorNotFound, InvalidSelector."""
+    html = fetched.html
+    if options.selector is not None:
+        found = await trio.to_thread.run_sync(document.select, html, options.selector, abandon_on_cancel=True)
+        if found is None:
+            raise SelectorNotFound(f"the element of selector {options.selector!r} is not in the document")
+        html = found
+    return await _derived(options, html, fetched.html, fetched.url, None)
+
+
+async def _derived(options: ScrapeOptions, html: str, whole: str, url: str, text: str | None) -> dict[str, Part]:
+    """The outputs that are made of a document's HTML; `text` is what a browser shows, where there is one."""
+    tree = functools.cache(lambda: document.parse(html))
+    makers: dict[str, tuple[str, Callable[[], str]]] = {
+        "html": ("text/html", lambda: html),
+        "text": ("text/plain", lambda: document.text(tree()) if text is None else text),
+        "markdown": ("text/markdown", lambda: document.markdown(tree(), url)),
+        "links": ("application/json", lambda: json.dumps(document.links(tree(), url))),
+        "metadata": (
+            "application/json",
+            lambda: json.dumps(document.metadata(tree() if whole is html else whole, url)),
+        ),
+    }
+    # The HTML first, whatever the client's order: it is what the artifact's own route gives.
+    names = sorted(makers.keys() & set(options.outputs), key=lambda name: (name != "html", options.outputs.index(name)))
+
+    def make() -> dict[str, Part]:
+        return {
+            name: Part(makers[name][1]().encode(errors="replace"), f"{makers[name][0]}; charset=utf-8")
+            for name in names
+        }
+
+    parsing = {"markdown", "links", "metadata"} & set(names) or ("text" in names and text is None)
+    # It takes seconds for a document of 20 MB.
+    return await trio.to_thread.run_sync(make, abandon_on_cancel=True) if parsing else make()
+
+
+def has_scripts(html: str) -> bool:
+    """Whether a browser may make another document of this one."""
+    lowered = html.lower()
+    return any(word in lowered for word in _BROWSER_WORDS) or any(one.search(lowered) for one in _BROWSER_PATTERNS)
+
+
+def title_of(html: str) -> str:
+    """What stands between the tags of a document's title, white space folded."""
+    found = re.search(r"<title[^<>]*>([^<]*)", html[:MAX_TITLE_AT], re.IGNORECASE)
+    return " ".join(html_text.unescape(found[1]).split()) if found else ""
