@@ -1334,26 +1334,28 @@ async def attempt(
     deadline = trio.current_time() + parsed.timeout_ms / 1000
     late_s = LATE_CAPTURE_S if parsed.on_timeout == "capture" else 0.0
     try:
-        with trio.CancelScope(deadline=deadline):
+        with trio.CancelScope(deadline=deadline) as fetching:
             if isinstance(parsed, ScrapeRequest) and parsed.render is not True:
                 output = await fetch_output(policy, parsed, progress)
                 if output is not None:
                     return output
-        with trio.CancelScope(deadline=deadline + late_s if trio.current_time() < deadline else deadline):
-            async with open_page() as page:
-                visit = visit_of(page, parsed, progress, max_pixels)
-                try:
-                    with trio.CancelScope(deadline=deadline):
-                        await visit.open()
-                        check_status(parsed, page.status_code)
-                        await visit.make_ready()
+        if not fetching.cancelled_caught:
+            with trio.CancelScope(deadline=deadline + late_s):
+                async with open_page() as page:
+                    visit = visit_of(page, parsed, progress, max_pixels)
+                    try:
+                        with trio.CancelScope(deadline=deadline):
+                            await visit.open()
+                            check_status(parsed, page.status_code)
+                            await visit.make_ready()
+                            return await capture(visit, parsed, max_pixels)
+                    finally:
+                        if progress.phase == "navigate" and page.has_document:
+                            progress.unfinished = f"the document did not get as far as wait_until: {parsed.wait_until}"
+                    if late_s and page.has_document:
+                        page.warnings.append(f"captured after {parsed.timeout_ms} ms: {progress.unfinished}")
+                        await page.stop()
                         return await capture(visit, parsed, max_pixels)
-                finally:
-                    if progress.phase == "navigate" and page.has_document:
-                        progress.unfinished = f"the document did not get as far as wait_until: {parsed.wait_until}"
-                if late_s and page.has_document:
-                    page.warnings.append(f"captured after {parsed.timeout_ms} ms: {progress.unfinished}")
-                    return await capture(visit, parsed, max_pixels)
     except CDPError as error:
         failure = failure_of(error)
         if failure is None:

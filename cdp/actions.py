@@ -40,7 +40,7 @@ from .options import (
 )
 from .page import FIRST_LOOK_S, POLL_S, Page
 from .selectors import FIND
-from .settle import frames_painted, quietly
+from .settle import FRAMES_BUDGET_S, quietly
 from .validation import Fault, nearest
 
 # UTF-8 bytes of the JSON that an `evaluate` step may give: it is part of every answer about its job.
@@ -393,6 +393,7 @@ _FOCUS = _element_script(
   return held() ? {} : {waiting: 'does not take the focus'};
 """,
 )
+_TWO_FRAMES = "() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(() => done(true))))"
 _SELECT_ALL = "() => { Document.prototype.execCommand.call(document, 'selectAll'); }"
 
 # -> {}
@@ -466,7 +467,6 @@ class _Step:
     """A step under way: its page, who is told what it waits for, and what it gave."""
 
     page: Page
-    index: int
     tell: Callable[[str], None]
     picture_options: CaptureOptions
     max_pixels: int
@@ -501,7 +501,7 @@ async def perform(
     still be carried out.
     """
     started = trio.current_time()
-    step = _Step(page, index, tell, picture_options, max_pixels)
+    step = _Step(page, tell, picture_options, max_pixels)
     # Even a step of 0 ms looks once.
     limit_s = float("inf") if action.timeout_ms is None else max(action.timeout_ms / 1000, FIRST_LOOK_S)
     error: str | None = None
@@ -533,6 +533,7 @@ async def perform(
 
 
 async def _carry_out(step: _Step, action: Action) -> None:
+    may_move = isinstance(action, Click | TypeText | Press | Select | Check | Evaluate)
     match action:
         case Click():
             await _click(step, action.selector, "click", action.button, action.count)
@@ -558,12 +559,21 @@ async def _carry_out(step: _Step, action: Action) -> None:
             step.value = bounded_json(await step.page.evaluate(action.script))
         case Shoot():
             await _shoot(step, action)
-    if isinstance(action, Click | TypeText | Press | Select | Check | Evaluate):
+    if may_move:
         # A move that the step caused begins a little later: a form is sent, a link followed in a task of its own.
         step.say("the page has painted no frame")
-        await frames_painted(step.page)
+        await _frames(step.page)
         step.say("the page that it moved on to is not loaded")
         await step.page.arrive()
+
+
+async def _frames(page: Page) -> None:
+    """Let the page paint two frames, unless it does not.
+
+    One that is on its way elsewhere does not answer before the next document begins (Chromium 156).
+    """
+    with trio.move_on_after(FRAMES_BUDGET_S):
+        await page.call(_TWO_FRAMES)
 
 
 async def _element(step: _Step, script: str, selector: str | None, *arguments: object) -> dict[str, Any]:
@@ -648,7 +658,7 @@ async def _check(step: _Step, action: Check) -> None:
     if found["radio"] and not wanted:
         raise _Refused(f"the element {action.selector!r} is a radio button: only checking another one unchecks it")
     await _click(step, action.selector, "check")
-    await frames_painted(step.page)
+    await _frames(step.page)
     after = await step.page.call(_CHECKED, action.selector)
     # The click may have taken it away, or moved on to another page.
     if after.get("checked", wanted) != wanted and after["document"] == found["document"]:
@@ -727,7 +737,7 @@ async def _scroll(step: _Step, action: Scroll) -> None:
     await _element(step, _SCROLL, action.selector, to, None if by is None else attrs.asdict(by))
     # Scroll events and observers of what came into view run with the next frames.
     step.say("the page has painted no frame")
-    await frames_painted(step.page)
+    await _frames(step.page)
 
 
 async def _wait(step: _Step, action: Wait) -> None:

@@ -546,7 +546,7 @@ def _digest(auth: Auth, challenge: str, url: str) -> str | None:
     """The answer to a digest challenge (RFC 7616); None for one that nobody understands."""
     try:
         said = {key.lower(): value for key, value in parse_keqv_list(parse_http_list(challenge)).items()}
-    except ValueError:
+    except (ValueError, IndexError):
         return None
     algorithm, session, _ = said.get("algorithm", "MD5").upper().partition("-SESS")
     qops = [qop.strip().lower() for qop in said.get("qop", "").split(",")]

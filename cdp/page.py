@@ -132,6 +132,8 @@ class Exchange:
     content_type: str | None = None
     size_bytes: int | None = None
     net_error: str = "net::ERR_FAILED"
+    # The answer, or its rest, did not come.
+    failed: bool = False
 
 
 @attrs.frozen
@@ -188,6 +190,14 @@ class Page:
         self._dressed = ""
         self._referer: str | None = None
         self._block_ads = False
+        # A document other than an error page was loaded since the last navigation of ours; its URL, while it can be
+        # opened once more.
+        self._loaded = False
+        self._opened_url: str | None = None
+        # The document that was waited for last.
+        self._arrived_at = ""
+        # The document whose next one is not waited for any longer.
+        self._not_followed: str | None = None
         # The main frame has set out for another document; it says that it will at this time.
         self._navigating = False
         self._moves_at = math.inf
@@ -234,6 +244,7 @@ class Page:
                 document = self._document = Document(params["loaderId"])
             document.lifecycle.add(params["name"])
             if params["name"] == "load":
+                self._loaded = self._loaded or document.unreachable_url is None
                 self.traffic.end(document.loader_id)
         elif method == "Page.frameNavigated":
             if params["frame"]["id"] == self._frame_id:
@@ -283,7 +294,7 @@ class Page:
         if exchange is None:
             return
         if method == "Network.loadingFailed":
-            exchange.net_error = params["errorText"]
+            exchange.net_error, exchange.failed = params["errorText"], True
             return
         response = params["response"]
         exchange.status_code = response["status"]
@@ -317,6 +328,8 @@ class Page:
     @property
     def moving(self) -> bool:
         """Whether it is on its way to another document, or says that it will be soon."""
+        if self._not_followed == self._document.loader_id:
+            return False
         return self._navigating or self._moves_at <= trio.current_time() + REFRESH_DUE_S
 
     async def while_here(self, use: Callable[[], Awaitable[None]]) -> bool:
@@ -327,18 +340,45 @@ class Page:
                 await use()
         return not scope.cancelled_caught
 
-    async def arrive(self) -> None:
+    async def arrive(self, budget_s: float = math.inf) -> None:
         """When the page is on its way to another document, wait until that one is loaded.
 
         A page says so itself: by a script (`location = ...`), a form, or a `<meta http-equiv=refresh>` that is due
-        within `REFRESH_DUE_S`.
+        within `REFRESH_DUE_S`. After the budget it is given up with a warning. Raises NavigationError when it left for
+        a dead address and cannot be brought back.
         """
         await self._caught_up()
-        while self.moving:
-            before = self._document.loader_id
-            await self._until(lambda: not self.moving or self._document.loader_id != before)  # noqa: B023
-            if self._document.loader_id != before:
-                await self._until(lambda: self.moving or "load" in self._document.lifecycle)
+        with trio.move_on_after(budget_s) as scope:
+            await self._until(lambda: not self.moving and self._is_loaded())
+            self._arrived_at = self._document.loader_id
+        if scope.cancelled_caught:
+            self.warn(f"given up after {budget_s:g} s: the page is on its way to another document")
+            self._not_followed = self._document.loader_id
+            await self.stop()
+        if self._document.unreachable_url is not None:
+            await self._return()
+
+    def _is_loaded(self) -> bool:
+        """Whether the document is one that was waited for as far as the client wants it, or has come to its end."""
+        document = self._document
+        return document.loader_id == self._arrived_at or "load" in document.lifecycle or self._broken_off() is not None
+
+    async def stop(self) -> None:
+        """Stop what the page is still loading.
+
+        From the start of a navigation until its document begins, Chromium 156 answers no command that needs the page.
+        """
+        await self.session.send("Page.stopLoading")
+
+    async def _return(self) -> None:
+        """Open the URL once more and keep it: the page left for a dead address before anything could hold it."""
+        url, self._opened_url = self._opened_url, None
+        if url is None:
+            exchange = self._exchanges.get(self._document.loader_id)
+            net_error = exchange.net_error if exchange is not None else "net::ERR_FAILED"
+            raise self._failure(self._document.loader_id, net_error, is_download=False)
+        await self._keep_document()
+        await self.navigate(url)
 
     # Preparing
 
@@ -411,13 +451,16 @@ class Page:
         if not loader_id:
             # Another place in the document that is there already.
             return
+        self._loaded = False
         await self._reach(wait_until, before)
         await self._caught_up()
         loader_id = self._document.loader_id
         exchange = self._exchanges.get(loader_id)
+        self._opened_url = url if self._loaded else None
         if self._document.unreachable_url is not None:
-            # The page moved on to a dead or blocked address before it was loaded.
-            raise self._failure(loader_id, exchange.net_error if exchange else "net::ERR_FAILED", is_download=False)
+            # It moved on to a dead or blocked address.
+            await self._return()
+            return
         if exchange is not None and exchange.content_type == "application/pdf":
             # The headless shell downloads it; full Chromium shows a viewer that captures blank.
             raise NotAPage("a PDF", exchange.content_type, exchange.size_bytes)
@@ -425,6 +468,7 @@ class Page:
 
     async def set_content(self, html: str, base_url: str | None, *, wait_until: WaitUntil = "load") -> None:
         """Show a document of the client's own, as `about:blank` or as if it came from `base_url`."""
+        await self._keep_document()
         if base_url is not None:
             self._interception.answer_with(html)
             await self.session.send_all(self._interception.command())
@@ -435,14 +479,27 @@ class Page:
         self._written = True
         await self.session.send("Page.setDocumentContent", frameId=self._frame_id, html=html)
         await self._reach(wait_until, "")
-        await self._keep_document()
 
     async def _reach(self, wait_until: WaitUntil, before: str) -> None:
         """Wait until a document other than the one before got so far."""
         event = _LIFECYCLE[wait_until]
-        await self._until(lambda: self._document.loader_id != before and event in self._document.lifecycle)
+        await self._until(
+            lambda: (
+                self._document.loader_id != before
+                and (event in self._document.lifecycle or self._broken_off() is not None)
+            )
+        )
+        broken = self._broken_off()
+        if broken is not None and event not in self._document.lifecycle:
+            raise NavigationError(broken.net_error)
+        self._arrived_at = self._document.loader_id
         if wait_until == "networkidle":
             await settle.network_idle(self)
+
+    def _broken_off(self) -> Exchange | None:
+        """The exchange of a document whose body broke off: it never comes to its load event."""
+        exchange = self._exchanges.get(self._document.loader_id)
+        return exchange if exchange is not None and exchange.failed and exchange.status_code is not None else None
 
     async def _keep_document(self) -> None:
         self._interception.keep_document()

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from .page import Page
 
 # What each wait may take before it is given up with a warning.
+MOVE_BUDGET_S = 10.0
 REQUESTS_BUDGET_S = 3.0
 QUIET_BUDGET_S = 0.5
 CANVAS_BUDGET_S = 1.5
@@ -35,14 +36,15 @@ IDLE_S = 0.5
 # One document after the other is followed so often.
 MAX_MOVES = 10
 
-# -> ms since the document changed last. The first call begins to watch.
+# -> ms since the document changed last; 0 while it shows that it is busy. The first call begins to watch.
 _CHANGED_MS_AGO = """() => {
   if (globalThis.changedAt === undefined) {
     globalThis.changedAt = performance.now();
     new MutationObserver(() => { globalThis.changedAt = performance.now(); })
       .observe(document, {subtree: true, childList: true, attributes: true, characterData: true});
   }
-  return performance.now() - globalThis.changedAt;
+  const busy = document.querySelector('[aria-busy=true], #nprogress, body > [role=progressbar]');
+  return busy !== null && busy.getClientRects().length > 0 ? 0 : performance.now() - globalThis.changedAt;
 }"""
 # Scripts that may change the document after its load, its frames' among them.
 _HAS_SCRIPTS = """() => frames.length > 0 || document.body?.onload != null
@@ -105,11 +107,11 @@ def quietly(step: str) -> None:
 async def settle(page: Page, tell: Callable[[str], None] = quietly, *, whole_page: bool = False) -> None:
     """Wait until a loaded page is ready, and follow it where it moves on to.
 
-    `tell` hears of each wait: `requests`, `quiet`, `canvas`, `fonts`, `images`, `frames`. `whole_page` waits for the images below
-    the viewport too.
+    `tell` hears of each wait: `requests`, `quiet`, `canvas`, `fonts`, `images`, `frames`. `whole_page` waits for the
+    images below the viewport too.
     """
     for _ in range(MAX_MOVES):
-        await page.arrive()
+        await page.arrive(MOVE_BUDGET_S)
         await page.dress()
         if await page.while_here(lambda: _settle_document(page, tell, whole_page)) and not page.moving:
             return

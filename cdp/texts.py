@@ -155,7 +155,8 @@ def type_words(kind: Any, words: Mapping[Any, str] = _TYPE_WORDS) -> str:
     if kind in words:
         return words[kind]
     if get_origin(kind) is Literal:
-        return ", ".join(f"`{json.dumps(choice)}`" for choice in get_args(kind))
+        choices = ", ".join(f"`{json.dumps(choice)}`" for choice in get_args(kind))
+        return choices + (", or object" if any(isinstance(extra, type) for extra in extras) else "")
     if get_origin(kind) is tuple:
         item = type_words(get_args(kind)[0], words)
         # Choices have commas of their own.

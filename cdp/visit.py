@@ -11,6 +11,7 @@ from .actions import Record, perform
 from .capture import MAX_PIXELS
 from .options import CaptureOptions, PageOptions, WaitFor
 from .page import Page
+from .settle import MOVE_BUDGET_S
 
 # How much of an expression a message repeats.
 MAX_ECHO = 100
@@ -81,7 +82,7 @@ class Visit:
             await page.set_content(options.html, options.base_url, wait_until=options.wait_until)
         if options.wait_until == "auto":
             progress.enter("arrive", "the page was on its way to another document")
-            await page.arrive()
+            await page.arrive(MOVE_BUDGET_S)
 
     async def make_ready(self) -> None:
         """Inject, wait and act, until the page can be captured.

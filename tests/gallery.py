@@ -14,7 +14,9 @@ import os
 import subprocess
 import sys
 import tarfile
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from fnmatch import fnmatchcase
 from pathlib import Path
 from types import MappingProxyType
@@ -24,12 +26,14 @@ import trio
 
 import cdp
 import cleariflow
-from cdp.options import PageOptions
+from cdp import visit
 from tests import pages as foreign
-from tests.site import Site, open_site
+from tests.site import Answer, Exchange, Site, open_site
 
 CACHE = Path(os.environ.get("CLEARIFLOW_GALLERY_CACHE", "/tmp/cleariflow-gallery"))
 MODULES = CACHE / "node_modules"
+# Elements whose fonts are counted.
+MAX_NODES = 600
 
 PACKAGES: Mapping[str, str] = MappingProxyType(
     {
@@ -66,9 +70,9 @@ PACKAGES: Mapping[str, str] = MappingProxyType(
 )
 
 
-def document(body: str, head: str = "", style: str = "", language: str = "en") -> str:
+def document(body: str, head: str = "", style: str = "") -> str:
     return (
-        f'<!DOCTYPE html><html lang="{language}"><head><meta charset="utf-8"><meta name="viewport" content="width='
+        f'<!DOCTYPE html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width='
         f'device-width"><title>Gallery</title>{head}<style>{style}</style></head><body>{body}</body></html>'
     )
 
@@ -81,7 +85,10 @@ APPLICATIONS: Mapping[str, str] = MappingProxyType(
         "react.jsx": """
 import React, {useEffect, useState, Suspense, lazy} from 'react';
 import {createRoot} from 'react-dom/client';
-const Late = lazy(async () => { await fetch('/data.json?late'); return {default: () => <aside>A part that came late</aside>}; });
+const Late = lazy(async () => {
+  await fetch('/data.json?late');
+  return {default: () => <aside>A part that came late</aside>};
+});
 function App() {
   const [rows, setRows] = useState(null);
   useEffect(() => { fetch('/data.json').then(answer => answer.json()).then(data => setRows(data.rows)); }, []);
@@ -128,7 +135,11 @@ const modules = {
     </td><td>{{row.value}}</td><td><meter max="100" value={{row.value}}></meter></td></tr>{{/each}}</table>`,
     {scope: () => ({})}),
 };
-class Resolver { static create() { return new Resolver(); } resolve(name) { return modules[name]; } normalize(name) { return name; } }
+class Resolver {
+  static create() { return new Resolver(); }
+  resolve(name) { return modules[name]; }
+  normalize(name) { return name; }
+}
 Application.create({rootElement: '#app', Resolver, modulePrefix: 'gallery'});
 """,
         "mermaid.js": """
@@ -140,7 +151,14 @@ mermaid.initialize({startOnLoad: true, theme: 'default'});
 
 ROWS = [
     {"name": name, "value": value}
-    for name, value in (("Lamp oil", 71), ("Fog signals", 34), ("Log book", 96), ("Wicks", 12), ("灯台", 55), ("Möwen", 48))
+    for name, value in (
+        ("Lamp oil", 71),
+        ("Fog signals", 34),
+        ("Log book", 96),
+        ("Wicks", 12),
+        ("灯台", 55),
+        ("Möwen", 48),
+    )
 ]
 
 APPLICATION_STYLE = """body{font:17px sans-serif;margin:40px;background:#f6f7fb}h1{color:#225}td{padding:8px 20px;
@@ -173,7 +191,8 @@ def style(path: str) -> str:
 
 
 ECHARTS = document(
-    '<h1>Harbour dashboard</h1><div id="grid"></div>' + script("echarts/dist/echarts.min.js")
+    '<h1>Harbour dashboard</h1><div id="grid"></div>'
+    + script("echarts/dist/echarts.min.js")
     + """<script>
 const make = option => { const box = document.createElement('div'); grid.append(box); const chart = echarts.init(box);
   chart.showLoading(); fetch('/data.json').then(() => { chart.hideLoading(); chart.setOption(option); });
@@ -204,7 +223,8 @@ new Chart(a, {type: 'bar', data}); new Chart(b, {type: 'line', data});</script>"
 )
 
 PLOTLY = document(
-    '<div id="p"></div><div id="q"></div><div id="r"></div>' + script("plotly.js-dist-min/plotly.min.js")
+    '<div id="p"></div><div id="q"></div><div id="r"></div>'
+    + script("plotly.js-dist-min/plotly.min.js")
     + """<script>const x = [...Array(200).keys()];
 Plotly.newPlot(p, [{x, y: x.map(i => Math.sin(i / 15) * i)}, {x, y: x.map(i => Math.cos(i / 20) * 90), type: 'bar'}],
   {title: {text: 'Lines and bars (SVG)'}, height: 380});
@@ -243,17 +263,20 @@ GRAPHIQL = document(
     + script("graphiql/graphiql.min.js")
     + """<script>ReactDOM.createRoot(graphiql).render(React.createElement(GraphiQL, {
 fetcher: async () => (await fetch('/data.json')).json(),
-defaultQuery: '# Lamps of the coast\\nquery Lamps($first: Int = 5) {\\n  lamps(first: $first) { id name fog { depth } }\\n}'}));
+defaultQuery: '# Lamps of the coast\\n' +
+  'query Lamps($first: Int = 5) {\\n  lamps(first: $first) { id name fog { depth } }\\n}'}));
 </script>""",
     head=style("graphiql/graphiql.min.css"),
     style="html,body,#graphiql{height:100%;margin:0}",
 )
 
 MONACO = document(
-    '<div id="editor"></div>' + script("monaco-editor/min/vs/loader.js")
+    '<div id="editor"></div>'
+    + script("monaco-editor/min/vs/loader.js")
     + """<script>require.config({paths: {vs: '/npm/monaco-editor/min/vs'}});
 require(['vs/editor/editor.main'], () => monaco.editor.create(editor, {language: 'typescript', theme: 'vs-dark',
-  value: Array.from({length: 40}, (_, i) => `// Line ${i}: 灯台 😀\\nfunction lamp${i}(fog: number): string { return "lit" + fog * ${i}; }`).join('\\n')}));
+  value: Array.from({length: 40}, (_, i) => `// Line ${i}: 灯台 😀\\n` +
+  `function lamp${i}(fog: number): string { return "lit" + fog * ${i}; }`).join('\\n')}));
 </script>""",
     style="html,body,#editor{height:100%;margin:0}",
 )
@@ -265,15 +288,17 @@ ELEMENTS = document(
     style="html,body{height:100%;margin:0}elements-api{display:block;height:100%}",
 )
 
-REDOC = document('<redoc spec-url="/openapi.json"></redoc>' + script("redoc/bundles/redoc.standalone.js"), style="body{margin:0}")
+REDOC = document(
+    '<redoc spec-url="/openapi.json"></redoc>' + script("redoc/bundles/redoc.standalone.js"), style="body{margin:0}"
+)
 
 DOCSIFY = document(
-    "<div id=app>Please wait ...</div><script>window.$docsify = {name: 'Keeper', homepage: 'README.md', basePath: '/docs/',"
-    "loadSidebar: true, subMaxLevel: 2}</script>" + script("docsify/dist/docsify.min.js"),
+    "<div id=app>Please wait ...</div><script>window.$docsify = {name: 'Keeper', homepage: 'README.md',"
+    " basePath: '/docs/', loadSidebar: true, subMaxLevel: 2}</script>" + script("docsify/dist/docsify.min.js"),
     head=style("docsify/dist/themes/core.min.css"),
 )
-DOCSIFY_TEXT = "# Lighthouse 灯台 :sparkles:\n\n> A guide in *Markdown*\n\n" + "".join(
-    f"## Chapter {i} 第{i}章\n\nThe lamp turns {i} times. 霧が深い夜、灯台守は鐘を鳴らす。 :ship: 😀\n\n"
+DOCSIFY_TEXT = "# Lighthouse 灯台 ✨\n\n> A guide in *Markdown*\n\n" + "".join(
+    f"## Chapter {i} 第{i}章\n\nThe lamp turns {i} times. 霧が深い夜、灯台守は鐘を鳴らす。 🚢 😀\n\n"
     "```python\nprint('fog')\n```\n\n| a | b |\n|---|---|\n| 1 | 2 |\n\n"
     for i in range(1, 9)
 )
@@ -284,20 +309,24 @@ KATEX = document(
         f'<p class="tex">{tex}</p>'
         for tex in (
             r"\int_{-\infty}^\infty e^{-x^2}\,dx = \sqrt{\pi}",
-            r"\begin{pmatrix} a & b \\ c & d \end{pmatrix}^{-1} = \frac{1}{ad-bc}\begin{pmatrix} d & -b \\ -c & a \end{pmatrix}",
+            r"\begin{pmatrix} a & b \\ c & d \end{pmatrix}^{-1} = \frac{1}{ad-bc}"
+            r"\begin{pmatrix} d & -b \\ -c & a \end{pmatrix}",
             r"\mathcal{L}\{f\}(s) = \int_0^\infty f(t)e^{-st}\,dt, \quad \mathfrak{g} \cong \mathbb{R}^n",
             r"\sum_{n=1}^{\infty} \frac{1}{n^2} = \frac{\pi^2}{6} \quad \text{(Euler)}",
         )
     )
     + script("katex/dist/katex.min.js")
-    + "<script>for (const p of document.querySelectorAll('.tex')) katex.render(p.textContent, p, {displayMode: true})</script>",
+    + "<script>for (const p of document.querySelectorAll('.tex')) "
+    "katex.render(p.textContent, p, {displayMode: true})</script>",
     head=style("katex/dist/katex.min.css"),
 )
 
 MERMAID = document(
     '<h1>Diagrams</h1><pre class="mermaid">graph LR; A[Ship 船] --> B{Fog?}; B -- yes --> C[Horn]; B -- no --> D[Lamp];'
-    ' C --> E((Harbour)); D --> E</pre><pre class="mermaid">sequenceDiagram\nKeeper->>Lamp: light\nLamp-->>Ship: flash\n'
-    'Ship->>Keeper: horn</pre><pre class="mermaid">gantt\ndateFormat YYYY-MM-DD\nsection Watch\nFirst :a, 2024-01-01, 3d\n'
+    ' C --> E((Harbour)); D --> E</pre><pre class="mermaid">sequenceDiagram\nKeeper->>Lamp: light\n'
+    "Lamp-->>Ship: flash\n"
+    'Ship->>Keeper: horn</pre><pre class="mermaid">gantt\ndateFormat YYYY-MM-DD\n'
+    "section Watch\nFirst :a, 2024-01-01, 3d\n"
     'Second :after a, 4d</pre><script type="module" src="/built/mermaid.js"></script>'
 )
 
@@ -307,28 +336,39 @@ THREE = document(
 const scene = new THREE.Scene(), camera = new THREE.PerspectiveCamera(60, innerWidth / innerHeight, .1, 100);
 const renderer = new THREE.WebGLRenderer({antialias: true}); renderer.setSize(innerWidth, innerHeight);
 document.body.append(renderer.domElement); scene.background = new THREE.Color('#123');
-const light = new THREE.DirectionalLight('#fff', 3); light.position.set(2, 3, 4); scene.add(light, new THREE.AmbientLight('#446'));
-const knot = new THREE.Mesh(new THREE.TorusKnotGeometry(1.2, .4, 128, 24), new THREE.MeshStandardMaterial({color: '#e80'}));
+const light = new THREE.DirectionalLight('#fff', 3); light.position.set(2, 3, 4);
+scene.add(light, new THREE.AmbientLight('#446'));
+const knot = new THREE.Mesh(new THREE.TorusKnotGeometry(1.2, .4, 128, 24),
+  new THREE.MeshStandardMaterial({color: '#e80'}));
 scene.add(knot); camera.position.z = 4; let frames = 0;
 renderer.setAnimationLoop(() => { knot.rotation.y = frames++ / 60; renderer.render(scene, camera); });</script>""",
     style="body{margin:0;overflow:hidden}",
 )
 
 LEAFLET = document(
-    '<div id="map"></div>' + script("leaflet/dist/leaflet.js")
+    '<div id="map"></div>'
+    + script("leaflet/dist/leaflet.js")
     + """<script>const map = L.map('map').setView([47.2, 8.6], 9);
 L.tileLayer('/tile/{z}/{x}/{y}.svg', {attribution: 'made here'}).addTo(map);
-L.marker([47.37, 8.54]).addTo(map).bindPopup('Zürich 🚢').openPopup(); L.circle([47.05, 8.31], {radius: 9000}).addTo(map);
-L.polygon([[47.5, 8.2], [47.6, 8.9], [47.3, 9.1]], {color: 'purple'}).addTo(map); L.control.scale().addTo(map);</script>""",
+L.marker([47.37, 8.54]).addTo(map).bindPopup('Zürich 🚢').openPopup();
+L.circle([47.05, 8.31], {radius: 9000}).addTo(map);
+L.polygon([[47.5, 8.2], [47.6, 8.9], [47.3, 9.1]], {color: 'purple'}).addTo(map);
+L.control.scale().addTo(map);</script>""",
     head=style("leaflet/dist/leaflet.css"),
     style="html,body,#map{height:100%;margin:0}",
 )
 
 _PASSAGES = (
-    ("ja", "吾輩は猫である。名前はまだ無い。どこで生れたかとんと見当がつかぬ。何でも薄暗いじめじめした所でニャーニャー泣いていた事だけは記憶している。"),
+    (
+        "ja",
+        "吾輩は猫である。名前はまだ無い。どこで生れたかとんと見当がつかぬ。何でも薄暗いじめじめした所でニャーニャー泣いていた事だけは記憶している。",
+    ),
     ("zh-Hans", "此开卷第一回也。作者自云：因曾历过一番梦幻之后，故将真事隐去，而借“通灵”之说，撰此《石头记》一书也。"),
     ("zh-Hant", "話說天下大勢，分久必合，合久必分：周末七國分爭，并入於秦；及秦滅之後，楚、漢分爭，又并入於漢。"),
-    ("ko", "나라의 말이 중국과 달라 문자와 서로 통하지 아니하므로, 어리석은 백성이 말하고자 하는 바 있어도 그 뜻을 펴지 못하는 이가 많으니라."),
+    (
+        "ko",
+        "나라의 말이 중국과 달라 문자와 서로 통하지 아니하므로, 어리석은 백성이 뜻을 펴지 못하니라.",
+    ),
     ("ru", "Все счастливые семьи похожи друг на друга, каждая несчастливая семья несчастлива по-своему."),
     ("el", "Μῆνιν ἄειδε, θεά, Πηληϊάδεω Ἀχιλῆος οὐλομένην, ἣ μυρί’ Ἀχαιοῖς ἄλγε’ ἔθηκε."),
     ("ar", "كان يا ما كان في قديم الزمان وسالف العصر والأوان ملك من ملوك ساسان بجزائر الهند والصين."),
@@ -341,17 +381,24 @@ ARTICLE = document(
     "<nav>Contents ①②③</nav><h1>A long article 长文 長文 긴 글 📚</h1><p>😀 👩‍👩‍👧‍👦 🇨🇭 🏳️‍🌈 👍🏽 ❤️ ☕ ✈️ 🦀 1️⃣</p>"
     + "".join(
         f'<h2>{i + 1}. {language} 🌍</h2><p lang="{language}" dir="auto">{text * 6}</p>'
-        + ('<figure><img loading="lazy" src="/picture.svg" width="640" height="220"><figcaption>Lazy</figcaption></figure>' if i % 3 == 0 else "")
+        + (
+            f'<figure><img loading="lazy" src="/picture.svg?{i}" width="640" height="220"><figcaption>Lazy {i}'
+            "</figcaption></figure>"
+            if i % 3 == 0
+            else ""
+        )
         for i, (language, text) in enumerate(_PASSAGES * 4)
     ),
-    style="""body{font:18px/1.7 serif;max-width:46em;margin:0 auto;padding:70px 20px}nav{position:fixed;top:0;left:0;right:0;
+    style="""body{font:18px/1.7 serif;max-width:46em;margin:0 auto;padding:70px 20px}
+nav{position:fixed;top:0;left:0;right:0;
 background:#234;color:#fff;padding:10px 30px}h2{font-family:sans-serif;border-bottom:1px solid #ccc}""",
 )
 
 IMPRESS = document(
     """<div id="impress"><div class="step" data-x="0" data-y="0"><h1>impress.js</h1><p>First slide ⚓</p></div>
 <div class="step" data-x="1000" data-y="500" data-rotate="30" data-scale="2"><h1>Second</h1></div></div>"""
-    + script("impress.js/js/impress.js") + "<script>impress().init()</script>",
+    + script("impress.js/js/impress.js")
+    + "<script>impress().init()</script>",
     style="body{font:60px sans-serif;background:radial-gradient(#dde,#99b)}.step{width:900px;padding:40px;opacity:.2;"
     "transition:opacity 1s}.active{opacity:1}",
 )
@@ -383,18 +430,34 @@ def exhibits() -> list[Exhibit]:
         Exhibit("three", "three (WebGL, never at rest)", THREE),
         Exhibit("leaflet", "leaflet (tiles)", LEAFLET),
         Exhibit("article", "none: long text, CJK, emoji, lazy images", ARTICLE, request=FULL),
-        Exhibit("article-scrolled", "the same with scroll_page", ARTICLE, request={"full_page": True, "scroll_page": True}),
-        Exhibit("article-phone", "the same as a phone", ARTICLE, request={"viewport": {
-            "width": 390, "height": 844, "device_scale_factor": 2, "mobile": True, "touch": True}}),
+        Exhibit(
+            "article-scrolled", "the same with scroll_page", ARTICLE, request={"full_page": True, "scroll_page": True}
+        ),
+        Exhibit(
+            "article-phone",
+            "the same as a phone",
+            ARTICLE,
+            request={
+                "viewport": {"width": 390, "height": 844, "device_scale_factor": 2, "mobile": True, "touch": True}
+            },
+        ),
         Exhibit("manual", "roundup (Sphinx)", "", "/manual/user_guide.html", request=FULL),
         Exhibit("manual-view", "roundup (Sphinx)", "", "/manual/reference.html"),
         Exhibit("swagger-flask", "flask-swagger-ui (React)", "", "/swagger/"),
-        Exhibit("todo-dark", "react 18, dark, scale 2", document(built.format("react"), style="html{color-scheme:dark}"),
-            request={"color_scheme": "dark", "viewport": {"width": 800, "height": 600, "device_scale_factor": 2}}),
+        Exhibit(
+            "react-dark",
+            "react 18, dark, scale 2",
+            document(built.format("react"), style="html{color-scheme:dark}"),
+            request={"color_scheme": "dark", "viewport": {"width": 800, "height": 600, "device_scale_factor": 2}},
+        ),
     ]
 
 
 # -- Fetching and building ---------------------------------------------------------------------------------------------
+
+
+# What Ember's own modules import from one another.
+EMBER_PARTS = ("backburner.js", "dag-map", "route-recognizer", "router_js", "rsvp")
 
 
 def fetch() -> None:
@@ -436,10 +499,16 @@ def build() -> Path:
             "--jsx=transform", "--define:process.env.NODE_ENV='production'", "--log-level=error", f"--outfile={target}",
             f"--alias:@ember={ember / '@ember'}", f"--alias:@glimmer={ember / '@glimmer'}",
             f"--alias:@simple-dom={ember / '@simple-dom'}",
-            *(f"--alias:{one}={ember / one}" for one in ("backburner.js", "dag-map", "route-recognizer", "router_js", "rsvp")),
+            *(f"--alias:{one}={ember / one}" for one in EMBER_PARTS),
         ]  # fmt: skip
         subprocess.run(command, cwd=CACHE, check=True, timeout=120, env=os.environ | {"NODE_PATH": str(MODULES)})
     return made
+
+
+async def slow_data(exchange: Exchange) -> Answer:
+    """What the applications fetch, as late as from a busy server."""
+    await exchange.hold(0.15)
+    return Answer(json.dumps({"rows": ROWS, "data": {"lamps": []}}).encode(), "application/json")
 
 
 def serve(site: Site, built: Path) -> None:
@@ -459,17 +528,18 @@ def serve(site: Site, built: Path) -> None:
     )
     site.add("/docs/README.md", DOCSIFY_TEXT, "text/markdown; charset=utf-8")
     site.add("/docs/_sidebar.md", "* [Home](/)\n* [Guide](guide)\n", "text/markdown; charset=utf-8")
-    picture = "<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 64 22'><rect width='64' height='22' fill='#8bd'/><circle cx='32' cy='11' r='8' fill='#fd4'/></svg>"
+    picture = (
+        "<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 64 22'><rect width='64' height='22' fill='#8bd'/>"
+        "<circle cx='32' cy='11' r='8' fill='#fd4'/></svg>"
+    )
     site.add("/picture.svg", picture, "image/svg+xml")
 
-    async def data(exchange: object) -> object:
-        from tests.site import Answer, Exchange
-
-        assert isinstance(exchange, Exchange)
-        await exchange.hold(0.15)
-        return Answer(json.dumps({"rows": ROWS, "data": {"lamps": []}}).encode(), "application/json")
-
-    site.add_route("/data.json", data)
+    for zoom, x, y in ((9, x, y) for x in range(262, 275) for y in range(174, 185)):
+        tile = f"<rect width='256' height='256' fill='hsl({(x * 37 + y * 61) % 360},40%,85%)' stroke='gray'/>"
+        label = f"<text x='90' y='130' font-size='24'>{x}/{y}</text>"
+        drawn = f"<svg xmlns='http://www.w3.org/2000/svg' width='256' height='256'>{tile}{label}</svg>"
+        site.add(f"/tile/{zoom}/{x}/{y}.svg", drawn, "image/svg+xml")
+    site.add_route("/data.json", slow_data)
     for exhibit in exhibits():
         if exhibit.html:
             site.add(f"/{exhibit.name}", exhibit.html)
@@ -478,13 +548,39 @@ def serve(site: Site, built: Path) -> None:
 # -- Taking ------------------------------------------------------------------------------------------------------------
 
 
+async def fonts_of(page: cdp.Page) -> str:
+    """The fonts that the page's letters were drawn with, the most used first."""
+    await page.session.send_all(("DOM.enable", {}), ("CSS.enable", {}))
+    root = (await page.session.send("DOM.getDocument", depth=1))["root"]["nodeId"]
+    found = await page.session.send("DOM.querySelectorAll", nodeId=root, selector="body, body *")
+    counts: Counter[str] = Counter()
+    for node in found["nodeIds"][:MAX_NODES]:
+        try:
+            used = await page.session.send("CSS.getPlatformFontsForNode", nodeId=node)
+        except cdp.errors.CommandError:
+            # The page replaced the element meanwhile.
+            continue
+        for font in used["fonts"]:
+            counts[font["familyName"] + (" (web)" if font["isCustomFont"] else "")] += int(font["glyphCount"])
+    return ", ".join(name for name, _ in counts.most_common())
+
+
 async def take(folder: Path, only: str) -> list[str]:
     """Take the pictures and give the lines of the table."""
     await trio.to_thread.run_sync(fetch)
     built = await trio.to_thread.run_sync(build)
     folder.mkdir(parents=True, exist_ok=True)
-    lines = ["| page | packages | request | picture px | ms | timings ms | requests, failed | warnings |", "|---|" + "---|" * 7]
+    lines = ["| page | packages | request | picture px | ms | where | requests | fonts | warnings |", "|---" * 9 + "|"]
     config = cleariflow.Config(allow_network=("127.0.0.0/8",))
+    fonts = ""
+
+    @asynccontextmanager
+    async def open_page() -> AsyncIterator[cdp.Page]:
+        nonlocal fonts
+        async with browser.open_page() as page:
+            yield page
+            fonts = await fonts_of(page)
+
     async with open_site() as site, cdp.open_browser(policy=config.policy) as browser:
         serve(site, built)
         for exhibit in exhibits():
@@ -492,24 +588,30 @@ async def take(folder: Path, only: str) -> list[str]:
                 continue
             given = {"url": site.url(exhibit.path or f"/{exhibit.name}"), "format": "png", **exhibit.request}
             parsed = cleariflow.parse_request("screenshot", given, config)
-            before = len(site.requests)
-            progress = cleariflow.Progress()
+            asked = len(site.requests)
+            progress = visit.Progress()
             try:
                 made = await cleariflow.attempt(
-                    browser.open_page, parsed, policy=config.policy, max_pixels=config.max_pixels, progress=progress
+                    open_page, parsed, policy=config.policy, max_pixels=config.max_pixels, progress=progress
                 )
             except cleariflow.JobFailed as failure:
-                size, warnings = "none", f"FAILED: {failure}"
+                size, spent_ms, warnings = "none", progress.elapsed_ms, f"FAILED: {failure}"
             else:
                 (folder / f"{exhibit.name}.png").write_bytes(made.main.data)
-                size = f"{made.meta['width']}x{made.meta['height']}"
+                size, spent_ms = f"{made.meta['width']}x{made.meta['height']}", made.meta["elapsed_ms"]
                 warnings = "; ".join(made.meta["warnings"])
-            spent = ", ".join(f"{phase} {ms}" for phase, ms in progress.timings.items() if ms > 4)
-            asked = site.requests[before:]
-            shown = " ".join(f"{key}={value}" for key, value in exhibit.request.items() if not isinstance(value, dict))
-            lines.append(
-                f"| {exhibit.name} | {exhibit.packages} | {shown} | {size} | {progress.elapsed_ms} | {spent} | {len(asked)} | {warnings} |"
+            cells = (
+                exhibit.name,
+                exhibit.packages,
+                " ".join(exhibit.request),
+                size,
+                spent_ms,
+                ", ".join(f"{phase} {ms}" for phase, ms in progress.timings.items() if ms > 4),
+                len(site.requests) - asked,
+                fonts,
+                warnings,
             )
+            lines.append(f"| {' | '.join(str(cell) for cell in cells)} |")
             print(lines[-1], flush=True)
     return lines
 

@@ -12,11 +12,11 @@ import trio
 
 import cdp
 from cdp.actions import KEYS, MAX_VALUE_BYTES, Record, action_faults, clusters, parse_keys, perform
-from cdp.errors import ActionFailed, SessionClosed, TargetCrashed
+from cdp.errors import ActionFailed, SessionClosed, TargetCrashed, TooLarge
 from cdp.options import Action, CaptureOptions, PageOptions, Viewport
 from cdp.validation import structure
 
-from .site import OK_TITLE, Site
+from .site import OK_TITLE, Answer, Exchange, Site
 
 QUICK_S = 20
 """Far longer than anything here takes: only a hang gets there."""
@@ -164,6 +164,15 @@ async def test_perform_lets_a_closed_page_through(page: cdp.Page) -> None:
         nursery.start_soon(page.session.post, "Page.close")
         with trio.fail_after(QUICK_S), pytest.raises(SessionClosed):
             await perform(page, step("wait", ms=60_000, optional=True), 0)
+
+
+async def test_perform_lets_the_loss_of_the_page_s_socket_through(
+    browser_endpoint: str, policy: cdp.AddressPolicy
+) -> None:
+    async with cdp.connect_browser(browser_endpoint, policy=policy, max_message_bytes=2**17) as browser:
+        async with browser.open_page() as page:
+            with pytest.raises(TooLarge):
+                await do(page, "evaluate", script="'x'.repeat(2**18)", optional=True)
 
 
 # Clicking
@@ -396,6 +405,29 @@ async def test_click_waits_for_the_page_it_leads_to(page: cdp.Page, site: Site) 
         await page.navigate(site.add("/start", body))
         await do(page, "click", selector="#a")
         assert (await page.info()).title == OK_TITLE
+
+
+async def test_click_waits_until_the_page_it_leads_to_is_loaded(page: cdp.Page, site: Site) -> None:
+    async def slow(exchange: Exchange) -> Answer:
+        await exchange.hold(0.3)
+        return Answer(b"document.title = 'loaded'", "text/javascript")
+
+    site.add_route("/slow.js", slow)
+    site.add("/next", '<script async src="/slow.js"></script>')
+    await page.navigate(site.add("/start", '<a id="a" href="/next">on</a>'))
+    await do(page, "click", selector="#a")
+    assert (await page.info()).title == "loaded"
+
+
+async def test_click_waits_for_a_server_that_takes_its_time_without_a_warning(page: cdp.Page, site: Site) -> None:
+    async def slow(exchange: Exchange) -> Answer:
+        await exchange.hold(1.1)
+        return Answer(b"<title>slow</title>")
+
+    site.add_route("/slow", slow)
+    await page.navigate(site.add("/start", '<a id="a" href="/slow">on</a>'))
+    await do(page, "click", selector="#a")
+    assert ((await page.info()).title, page.warnings) == ("slow", [])
 
 
 async def test_click_works_in_a_page_that_replaced_built_ins(page: cdp.Page) -> None:

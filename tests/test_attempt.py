@@ -15,21 +15,24 @@ from PIL import Image
 from trio.testing import MockClock
 
 import cdp
+import cleariflow
+from cdp.visit import Progress
 from cleariflow import (
     LATE_CAPTURE_S,
     Config,
     JobFailed,
     Output,
-    Progress,
     ServiceName,
     attempt,
     parse_request,
 )
+from tests.conftest import LOOPBACK
 from tests.site import (
     BOX_COLOUR,
     BOX_PAINTED,
     ENCODED_TEXTS,
     FONT_BARS,
+    OK_BOX_PX,
     OK_TEXT,
     OK_TITLE,
     QUADRANT_COLOURS,
@@ -46,21 +49,23 @@ from tests.site import (
 
 CONFIG = Config()
 MAX_PIXELS = CONFIG.max_pixels
+# Fetches without a browser may reach the test site too.
+POLICY = cdp.AddressPolicy.parse([LOOPBACK])
 
 
 async def made(browser: cdp.Browser, service: ServiceName, **fields: Any) -> Output:
     """What one attempt makes of a request."""
     parsed = parse_request(service, fields, CONFIG)
     with trio.fail_after(60):
-        return await attempt(browser.open_page, parsed, max_pixels=MAX_PIXELS, progress=Progress())
+        return await attempt(browser.open_page, parsed, policy=POLICY, max_pixels=MAX_PIXELS, progress=Progress())
 
 
 async def html(browser: cdp.Browser, **fields: Any) -> str:
-    return (await made(browser, "scrape", **fields)).data.decode()
+    return (await made(browser, "scrape", **fields)).main.data.decode()
 
 
 async def picture(browser: cdp.Browser, **fields: Any) -> Image.Image:
-    return Image.open(BytesIO((await made(browser, "screenshot", **{"format": "png"} | fields)).data))
+    return Image.open(BytesIO((await made(browser, "screenshot", **{"format": "png"} | fields)).main.data))
 
 
 async def pixel(browser: cdp.Browser, x: int, y: int, **fields: Any) -> Any:
@@ -200,19 +205,19 @@ async def test_touch_offers_touch_events(browser: cdp.Browser, site: Site, touch
 @pytest.mark.parametrize(("image_format", "start"), [("png", b"\x89PNG"), ("jpeg", b"\xff\xd8\xff"), ("webp", b"RIFF")])
 async def test_format_is_that_of_the_file(browser: cdp.Browser, site: Site, image_format: str, start: bytes) -> None:
     output = await made(browser, "screenshot", url=site.url("/ok"), format=image_format)
-    assert output.data.startswith(start)
-    assert (output.content_type, output.extension) == (f"image/{image_format}", image_format)
+    assert output.main.data.startswith(start)
+    assert (output.main.content_type, output.main.extension) == (f"image/{image_format}", image_format)
 
 
 async def test_format_is_jpeg_by_default(browser: cdp.Browser, site: Site) -> None:
-    assert (await made(browser, "screenshot", url=site.url("/ok"))).content_type == "image/jpeg"
+    assert (await made(browser, "screenshot", url=site.url("/ok"))).main.content_type == "image/jpeg"
 
 
 @pytest.mark.parametrize("image_format", ["jpeg", "webp"])
 async def test_lower_quality_is_a_smaller_file(browser: cdp.Browser, site: Site, image_format: str) -> None:
     url = site.add("/gradient", page("<h1>Text</h1>" * 20, "<style>body{background:linear-gradient(red,blue)}</style>"))
     sizes = [
-        len((await made(browser, "screenshot", url=url, format=image_format, quality=quality)).data)
+        len((await made(browser, "screenshot", url=url, format=image_format, quality=quality)).main.data)
         for quality in (5, 60, 100)
     ]
     assert sizes == sorted(set(sizes))
@@ -220,7 +225,7 @@ async def test_lower_quality_is_a_smaller_file(browser: cdp.Browser, site: Site,
 
 async def test_optimising_for_speed_makes_a_larger_png(browser: cdp.Browser, site: Site) -> None:
     sizes = [
-        len((await made(browser, "screenshot", url=site.url("/echo"), format="png", optimize_for_speed=fast)).data)
+        len((await made(browser, "screenshot", url=site.url("/echo"), format="png", optimize_for_speed=fast)).main.data)
         for fast in (False, True)
     ]
     assert sizes[0] < sizes[1]
@@ -280,6 +285,12 @@ async def test_ground_is_white_without_transparent(browser: cdp.Browser, site: S
     assert shown.getpixel((25, 25)) == (*TRANSPARENT_DOT_COLOUR, 255)
 
 
+async def test_resized_picture_has_its_size(browser: cdp.Browser, site: Site) -> None:
+    output = await made(browser, "screenshot", url=site.url("/ok"), resize={"width": 64}, format="png")
+    assert Image.open(BytesIO(output.main.data)).size == (64, 40)
+    assert (output.meta["width"], output.meta["height"]) == (64, 40)
+
+
 async def test_size_of_the_picture_is_told(browser: cdp.Browser, site: Site) -> None:
     viewport = {"width": 300, "height": 200, "device_scale_factor": 2}
     meta = (await made(browser, "screenshot", url=site.url("/ok"), viewport=viewport)).meta
@@ -311,6 +322,28 @@ async def test_cookies_are_sent(browser: cdp.Browser, site: Site) -> None:
 async def test_cookie_of_another_host_is_not_sent(browser: cdp.Browser, site: Site) -> None:
     cookies = [{"name": "a", "value": "b", "domain": "example.com"}, {"name": "c", "value": "d"}]
     assert '{"c": "d"}' in await html(browser, url=site.url("/echo-cookies"), cookies=cookies)
+
+
+async def test_language_zone_and_scheme_are_told_to_the_page(browser: cdp.Browser, site: Site) -> None:
+    zone = "Intl.DateTimeFormat().resolvedOptions().timeZone"
+    expression = f"[navigator.language, {zone}, matchMedia('(prefers-color-scheme: dark)').matches]"
+    given = {"locale": "de-CH", "timezone": "Europe/Zurich", "color_scheme": "dark"}
+    assert await told(browser, site, expression, **given) == ["de-CH", "Europe/Zurich", True]
+
+
+async def test_object_of_render_reaches_the_page(browser: cdp.Browser, site: Site) -> None:
+    render = {"viewport": {"width": 333}, "user_agent": "Agent/1.0"}
+    assert await told(browser, site, "[innerWidth, navigator.userAgent]", render=render) == [333, "Agent/1.0"]
+
+
+async def test_device_is_told_to_the_page(browser: cdp.Browser, site: Site) -> None:
+    expression = "[innerWidth, devicePixelRatio, /iPhone/.test(navigator.userAgent)]"
+    assert await told(browser, site, expression, device="iPhone 15") == [393, 3, True]
+
+
+async def test_time_zone_that_no_browser_knows_is_an_invalid_request(browser: cdp.Browser, site: Site) -> None:
+    told = await failure(browser, url=site.url("/ok"), timezone="Europe/Nowhere")
+    assert (told.code, str(told).partition(":")[0]) == ("invalid_request", "timezone")
 
 
 async def test_http_only_cookie_is_hidden_from_scripts(browser: cdp.Browser, site: Site) -> None:
@@ -443,9 +476,94 @@ async def test_wait_for_waits_for_the_state(
     assert gone is None or gone not in text
 
 
+async def test_wait_for_expression_waits_until_it_is_true(browser: cdp.Browser, site: Site) -> None:
+    expression = "new Promise(done => setTimeout(() => done(document.querySelector('#late')), 10))"
+    shown = await html(browser, url=site.url("/late-element"), wait_for_expression=expression)
+    assert 'id="late"' in shown.partition("</script>")[2]
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"wait_for_expression": "("}, "SyntaxError"),
+        ({"js": "("}, "SyntaxError"),
+        ({"js": ["1", "throw new Error('my own')"]}, "my own"),
+    ],
+)
+async def test_script_of_the_client_that_fails_is_a_script_error(
+    browser: cdp.Browser, site: Site, fields: dict[str, Any], message: str
+) -> None:
+    told = await failure(browser, url=site.url("/ok"), **fields)
+    assert (told.code, told.retryable) == ("script_error", False)
+    assert message in str(told)
+
+
 async def test_wait_ms_delays_the_capture(browser: cdp.Browser, site: Site) -> None:
     output = await made(browser, "scrape", url=site.url("/ok"), wait_ms=250)
     assert 250 <= output.meta["timings"]["wait"] < 1000
+
+
+# ---- Injection and actions -------------------------------------------------------------------------------------------
+
+
+async def test_scripts_come_before_waits_and_waits_before_actions(browser: cdp.Browser, site: Site) -> None:
+    # Each step needs what the one before it made.
+    later = "document.body.insertAdjacentHTML('beforeend', '<p id=made>made</p>')"
+    shown = await html(
+        browser,
+        url=site.url("/ok"),
+        js=f"setTimeout(() => {later}, 50)",
+        wait_for="#made",
+        actions=[{"type": "evaluate", "script": "document.querySelector('#made').textContent = 'acted on'"}],
+    )
+    assert '<p id="made">acted on</p>' in shown
+
+
+async def test_css_is_seen_in_the_picture(browser: cdp.Browser, site: Site) -> None:
+    given = {"url": site.url("/ok"), "css": ["#box { background: #00f !important }", "#box { color: red }"]}
+    assert await pixel(browser, 50, 90, **given) == (0, 0, 255)
+
+
+async def test_hidden_element_is_not_seen_and_removed_one_is_not_there(browser: cdp.Browser, site: Site) -> None:
+    assert await pixel(browser, 50, 90, url=site.url("/ok"), hide_selectors="#box") == WHITE
+    assert 'id="box"' not in await html(browser, url=site.url("/ok"), remove_selectors=["#nothing", "#box"])
+
+
+async def test_elements_are_hidden_in_the_document_that_actions_open(browser: cdp.Browser, site: Site) -> None:
+    actions = [{"type": "goto", "url": site.url("/ok")}]
+    given = {"url": site.url("/colours"), "wait_until": "load", "hide_selectors": "#box", "actions": actions}
+    assert await pixel(browser, 50, 90, **given) == WHITE
+
+
+async def test_what_actions_opened_is_captured(browser: cdp.Browser, site: Site) -> None:
+    actions = [{"type": "goto", "url": site.url("/status/404")}]
+    output = await made(browser, "scrape", url=site.url("/ok"), actions=actions)
+    assert (output.meta["url"], output.meta["status_code"]) == (site.url("/status/404"), 404)
+    assert "Status 404" in output.main.data.decode()
+
+
+async def test_pictures_of_actions_come_after_the_main_one(browser: cdp.Browser, site: Site) -> None:
+    actions = [{"type": "screenshot", "name": "box", "selector": "#box"}, {"type": "screenshot", "name": "whole"}]
+    output = await made(browser, "screenshot", url=site.url("/ok"), actions=actions, format="webp")
+    shown = {name: Image.open(BytesIO(part.data)) for name, part in output.parts.items()}
+    assert [(name, image.format) for name, image in shown.items()] == [
+        *[("image", "WEBP"), ("box", "WEBP"), ("whole", "WEBP")]
+    ]
+    assert (shown["box"].size, shown["whole"].size) == ((OK_BOX_PX, OK_BOX_PX), (1280, 800))
+    assert [record["type"] for record in output.meta["actions"]] == ["screenshot", "screenshot"]
+
+
+async def test_failed_action_ends_the_attempt(browser: cdp.Browser, site: Site) -> None:
+    actions = [{"type": "evaluate", "script": "1"}, {"type": "click", "selector": "#nothing", "timeout_ms": 50}]
+    told = await failure(browser, url=site.url("/ok"), actions=actions)
+    assert (told.code, told.index, told.retryable) == ("action_failed", 1, False)
+
+
+async def test_action_cannot_reach_a_blocked_target(browser: cdp.Browser, site: Site) -> None:
+    actions = [{"type": "goto", "url": site.url("/redirect-to?url=http://10.0.0.1/")}]
+    told = await failure(browser, url=site.url("/ok"), actions=actions, timeout_ms=8000)
+    assert (told.code, told.index) == ("action_failed", 0)
+    assert "10.0.0.1" in str(told)
 
 
 # ---- Timeouts --------------------------------------------------------------------------------------------------------
@@ -460,6 +578,9 @@ async def test_wait_ms_delays_the_capture(browser: cdp.Browser, site: Site) -> N
         ("/never-loads", {"wait_until": "networkidle"}, "wait_until: networkidle"),
         ("/ok", {"wait_ms": 60_000}, "wait_ms was not over"),
         ("/fonts?ms=60000", {}, "wait_until: auto"),
+        ("/ok", {"wait_for_expression": "window.never"}, "'window.never' was not true"),
+        ("/ok", {"actions": [{"type": "click", "selector": "#nothing"}]}, "action 0 (click): "),
+        ("/ok", {"js": "new Promise(() => {})"}, "css and js were not injected"),
     ],
 )
 async def test_timeout_tells_what_did_not_come(
@@ -481,7 +602,7 @@ async def test_timeout_is_kept_before_there_is_a_page(autojump_clock: MockClock)
     parsed = parse_request("scrape", {"url": "http://a.b", "timeout_ms": 700}, CONFIG)
     started = trio.current_time()
     with pytest.raises(JobFailed, match="timeout after 700 ms") as caught:
-        await attempt(hang, parsed, max_pixels=MAX_PIXELS, progress=Progress())
+        await attempt(hang, parsed, policy=POLICY, max_pixels=MAX_PIXELS, progress=Progress())
     assert (caught.value.code, trio.current_time() - started) == ("timeout", 0.7)
 
 
@@ -530,7 +651,17 @@ async def test_on_timeout_capture_shows_what_there_is(
     assert warning.startswith("captured after 600 ms: ")
     assert unfinished in warning
     # A document that has begun without a byte so far is empty.
-    assert path == "/drip" or b"<body" in output.data
+    assert path == "/drip" or b"<body" in output.main.data
+
+
+async def test_on_timeout_capture_tells_what_was_done(browser: cdp.Browser, site: Site) -> None:
+    actions = [{"type": "screenshot", "name": "first"}, {"type": "wait", "ms": 60_000}]
+    given = {"url": site.url("/ok"), "actions": actions, "timeout_ms": 1500, "on_timeout": "capture"}
+    output = await made(browser, "scrape", **given)
+    assert [record["index"] for record in output.meta["actions"]] == [0]
+    assert list(output.parts) == ["html", "first"]
+    (warning,) = output.meta["warnings"]
+    assert "action 1 (wait)" in warning
 
 
 async def test_on_timeout_capture_takes_the_picture(browser: cdp.Browser, site: Site) -> None:
@@ -543,9 +674,11 @@ async def test_on_timeout_capture_of_no_document_is_a_timeout(browser: cdp.Brows
     assert told.code == "timeout"
 
 
-@pytest.mark.parametrize("on_timeout", ["fail", "capture"])
-@pytest.mark.parametrize("query", ["", "?after_ms=50"])
-async def test_endless_script_ends_in_time(browser: cdp.Browser, site: Site, on_timeout: str, query: str) -> None:
+@pytest.mark.parametrize(("on_timeout", "query"), [("fail", ""), ("fail", "?after_ms=50"), ("capture", "?after_ms=50")])
+async def test_endless_script_ends_in_time(
+    browser: cdp.Browser, site: Site, on_timeout: str, query: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cleariflow, "LATE_CAPTURE_S", 0.5)
     fields = {"wait_ms": 10_000, "timeout_ms": 500, "on_timeout": on_timeout}
     told = await failure(browser, url=site.url(f"/endless-script{query}"), **fields)
     assert told.code == "timeout"
@@ -598,6 +731,11 @@ async def test_bad_certificate_is_not_retryable(browser: cdp.Browser) -> None:
     assert str(told) == "navigation failed: net::ERR_CERT_AUTHORITY_INVALID"
 
 
+async def test_bad_certificate_can_be_ignored(browser: cdp.Browser) -> None:
+    async with open_site(tls=True) as site:
+        assert OK_TEXT in await html(browser, url=site.url("/ok"), ignore_tls_errors=True)
+
+
 async def test_unsafe_port_is_not_retryable(browser: cdp.Browser) -> None:
     told = await failure(browser, url="http://127.0.0.1:6667/")
     assert (told.code, told.retryable) == ("navigation_failed", False)
@@ -619,21 +757,43 @@ async def test_page_that_moves_to_a_dead_address_keeps_its_document(
     move = f"<p>good</p><script>onload = () => setTimeout(() => location = '{target}', 50)</script>"
     url = site.add("/moves", page(move))
     output = await made(browser, "scrape", url=url, wait_ms=400)
-    assert "<p>good</p>" in output.data.decode()
+    assert "<p>good</p>" in output.main.data.decode()
     assert (output.meta["url"], len(output.meta["warnings"])) == (url, 1)
 
 
 async def test_server_that_is_reached_by_redirects_is_shown(browser: cdp.Browser, site: Site) -> None:
     output = await made(browser, "scrape", url=site.url("/redirect/3"))
-    assert OK_TEXT in output.data.decode()
+    assert OK_TEXT in output.main.data.decode()
     assert (output.meta["url"], output.meta["status_code"]) == (site.url("/ok"), 200)
+    assert output.meta["redirects"] == [site.url(f"/redirect/{left}") for left in (3, 2, 1)]
+
+
+@pytest.mark.parametrize("render", [True, False])
+@pytest.mark.parametrize(("path", "pattern"), [("/status/404", "4xx"), ("/status/503", 503), ("/ok", "2xx")])
+async def test_unwanted_status_fails(
+    browser: cdp.Browser, site: Site, path: str, pattern: str | int, render: bool
+) -> None:
+    told = await failure(browser, url=site.url(path), fail_on_status=[301, pattern], render=render)
+    assert (told.code, told.retryable) == ("http_error", False)
+
+
+async def test_unwanted_status_of_what_actions_open_fails(browser: cdp.Browser, site: Site) -> None:
+    actions = [{"type": "goto", "url": site.url("/status/500")}]
+    told = await failure(browser, url=site.url("/ok"), actions=actions, fail_on_status=["5xx"])
+    assert (told.code, "500" in str(told)) == ("http_error", True)
+
+
+@pytest.mark.parametrize("fields", [{"url": "/status/404"}, {"html": "<p>"}])
+async def test_other_status_does_not_fail(browser: cdp.Browser, site: Site, fields: dict[str, str]) -> None:
+    given = {name: site.url(text) if name == "url" else text for name, text in fields.items()}
+    await made(browser, "scrape", **given, fail_on_status=["5xx", 403])
 
 
 @pytest.mark.parametrize("status", [404, 500, 403])
 async def test_page_of_an_error_status_is_shown(browser: cdp.Browser, site: Site, status: int) -> None:
     output = await made(browser, "scrape", url=site.url(f"/status/{status}"))
     assert output.meta["status_code"] == status
-    assert f"Status {status}" in output.data.decode()
+    assert f"Status {status}" in output.main.data.decode()
 
 
 @pytest.mark.parametrize("service", ["screenshot", "scrape"])
@@ -677,7 +837,7 @@ async def crashed(browser: cdp.Browser, site: Site, **fields: Any) -> JobFailed:
     async with trio.open_nursery() as nursery:
         nursery.start_soon(crash)
         with pytest.raises(JobFailed) as caught:
-            await attempt(open_page, parsed, max_pixels=MAX_PIXELS, progress=Progress())
+            await attempt(open_page, parsed, policy=POLICY, max_pixels=MAX_PIXELS, progress=Progress())
     return caught.value
 
 
@@ -697,7 +857,7 @@ async def test_crash_during_a_fixed_delay_is_noticed_at_once(browser: cdp.Browse
 async def test_picture_over_the_pixel_limit_is_too_large(browser: cdp.Browser, site: Site) -> None:
     parsed = parse_request("screenshot", {"url": site.url("/tall"), "full_page": True, "format": "png"}, CONFIG)
     with pytest.raises(JobFailed, match="over the limit of 1000000 pixels") as caught:
-        await attempt(browser.open_page, parsed, max_pixels=1_000_000, progress=Progress())
+        await attempt(browser.open_page, parsed, policy=POLICY, max_pixels=1_000_000, progress=Progress())
     assert (caught.value.code, caught.value.retryable) == ("too_large", False)
 
 
@@ -721,8 +881,8 @@ async def test_element_without_a_box_is_not_found(browser: cdp.Browser, site: Si
 @pytest.mark.parametrize("path", ENCODED_TEXTS)
 async def test_document_has_the_right_characters(browser: cdp.Browser, site: Site, path: str) -> None:
     output = await made(browser, "scrape", url=site.url(path))
-    assert ENCODED_TEXTS[path] in output.data.decode()
-    assert output.content_type == "text/html; charset=utf-8"
+    assert ENCODED_TEXTS[path] in output.main.data.decode()
+    assert output.main.content_type == "text/html; charset=utf-8"
 
 
 async def test_document_has_its_doctype(browser: cdp.Browser, site: Site) -> None:
@@ -742,7 +902,7 @@ async def test_document_is_the_live_one(browser: cdp.Browser, site: Site) -> Non
 async def test_tampering_page_is_shown_as_it_is(browser: cdp.Browser, site: Site, service: ServiceName) -> None:
     output = await made(browser, service, url=site.url("/tamper"))
     if service == "scrape":
-        assert TAMPER_TEXT in output.data.decode()
+        assert TAMPER_TEXT in output.main.data.decode()
     else:
         assert (output.meta["width"], output.meta["height"]) == (1280, 800)
 
@@ -750,6 +910,154 @@ async def test_tampering_page_is_shown_as_it_is(browser: cdp.Browser, site: Site
 async def test_half_of_a_surrogate_pair_is_replaced(browser: cdp.Browser, site: Site) -> None:
     url = site.add("/half", page(r"<p>x</p><script>document.querySelector('p').textContent = 'a\ud800b'</script>"))
     assert "<p>a?b</p>" in await html(browser, url=url)
+
+
+# ---- Outputs ---------------------------------------------------------------------------------------------------------
+
+ARTICLE = """<article id="a"><h1>The <em>heading</em></h1><p>Shown <span style="display:none">unseen</span></p>
+    <a href="/next?a=b#c" rel="next">On</a></article><p>outside</p>"""
+
+
+async def test_all_outputs_come_from_one_load(browser: cdp.Browser, site: Site) -> None:
+    url = site.add("/article", page(ARTICLE, title="The title"))
+    outputs = ["text", "screenshot", "links", "metadata", "markdown", "html"]
+    output = await made(browser, "scrape", url=url, outputs=outputs)
+    assert [request.path for request in site.requests] == ["/article"]
+    assert set(output.parts) == set(outputs)
+    assert output.main is output.parts["html"]
+    assert "<h1>The <em>heading</em></h1>" in output.main.data.decode()
+    assert output.parts["text"].data.decode().split() == ["The", "heading", "Shown", "On", "outside"]
+    assert output.parts["markdown"].data.decode().startswith("# The *heading*")
+    (link,) = json.loads(output.parts["links"].data)
+    assert (link["url"], link["text"], link["rel"]) == (site.url("/next?a=b#c"), "On", "next")
+    assert json.loads(output.parts["metadata"].data)["title"] == "The title"
+    assert Image.open(BytesIO(output.parts["screenshot"].data)).size == (1280, 800)
+
+
+async def test_selector_limits_the_outputs_to_its_element(browser: cdp.Browser, site: Site) -> None:
+    url = site.add("/article", page(ARTICLE, title="The title"))
+    outputs = ["html", "text", "metadata", "screenshot"]
+    output = await made(browser, "scrape", url=url, outputs=outputs, selector="text=The heading")
+    assert output.main.data == b"<h1>The <em>heading</em></h1>"
+    assert output.parts["text"].data == b"The heading"
+    assert Image.open(BytesIO(output.parts["screenshot"].data)).height < 100
+    # Of the whole page all the same.
+    assert json.loads(output.parts["metadata"].data)["title"] == "The title"
+
+
+async def test_element_of_a_scrape_is_awaited(browser: cdp.Browser, site: Site) -> None:
+    assert 'id="late"' in await html(browser, url=site.url("/late-element"), selector="#late")
+    told = await failure(browser, url=site.url("/ok"), selector="#nothing", timeout_ms=400)
+    assert (told.code, str(told)) == ("selector_not_found", "selector '#nothing' was not attached within 400 ms")
+
+
+SHADOW = """<div id="host"></div><script>
+    document.querySelector("#host").attachShadow({mode: "open"}).innerHTML = "<p>in the shadow</p>"</script>"""
+
+
+@pytest.mark.parametrize("include", [True, False])
+async def test_shadow_roots_are_included_on_demand(browser: cdp.Browser, site: Site, include: bool) -> None:
+    url = site.add("/shadow", page(SHADOW))
+    shown = await html(browser, url=url, selector="#host", include_shadow_dom=include)
+    assert ("<p>in the shadow</p>" in shown, "shadowrootmode" in shown) == (include, include)
+
+
+# ---- Without a browser -----------------------------------------------------------------------------------------------
+
+
+@asynccontextmanager
+async def no_browser() -> AsyncIterator[cdp.Page]:
+    """Where no page may be opened."""
+    raise AssertionError("a page was opened")
+    yield
+
+
+async def fetched(url: str, **fields: Any) -> Output:
+    """What a scrape makes without a browser."""
+    parsed = parse_request("scrape", {"url": url, "render": False, **fields}, CONFIG)
+    with trio.fail_after(30):
+        return await attempt(no_browser, parsed, policy=POLICY, max_pixels=MAX_PIXELS, progress=Progress())
+
+
+async def test_document_without_a_browser_is_as_the_server_sent_it(site: Site) -> None:
+    url = site.add("/scripted", page(SCRIPTED, title="The\n title &amp; more"))
+    output = await fetched(url)
+    assert output.main.data == page(SCRIPTED, title="The\n title &amp; more")
+    assert output.main.content_type == "text/html; charset=utf-8"
+    assert (output.meta["title"], output.meta["browser"], output.meta["warnings"]) == ("The title & more", None, [])
+
+
+async def test_fetch_tells_where_it_ended(site: Site) -> None:
+    meta = (await fetched(site.url("/redirect/2"))).meta
+    assert (meta["url"], meta["status_code"]) == (site.url("/ok"), 200)
+    assert meta["redirects"] == [site.url("/redirect/2"), site.url("/redirect/1")]
+    assert list(meta["timings"]) == ["open", "navigate", "capture"]
+    assert meta["duration_ms"] == meta["elapsed_ms"]
+
+
+async def test_fetch_sends_what_is_asked_for(site: Site) -> None:
+    await fetched(site.url("/echo"), headers={"X-A": "1"}, cookies="a=b", referer="http://a.b/", locale="de-CH")
+    seen = await site.seen("/echo")
+    sent = [seen.header(name) for name in ("x-a", "cookie", "referer", "accept-language")]
+    assert sent == ["1", "a=b", "http://a.b/", "de-CH,de;q=0.9"]
+    assert "Chrome/" in (seen.header("user-agent") or "")
+
+
+async def test_outputs_of_a_fetch_are_those_of_its_html(site: Site) -> None:
+    url = site.add("/article", page(ARTICLE, title="The title"))
+    output = await fetched(url, outputs=["text", "links", "metadata"], selector="#a")
+    assert output.main is output.parts["text"]
+    assert b"heading" in output.main.data
+    assert b"outside" not in output.main.data
+    assert [link["url"] for link in json.loads(output.parts["links"].data)] == [site.url("/next?a=b#c")]
+    assert json.loads(output.parts["metadata"].data)["title"] == "The title"
+
+
+@pytest.mark.parametrize(
+    ("path", "fields", "code", "retryable"),
+    [
+        ("/reset", {}, "navigation_failed", True),
+        ("/download", {}, "not_a_page", False),
+        ("/redirect-to?url=http://10.0.0.1/", {}, "blocked_target", False),
+        ("/never", {"timeout_ms": 200}, "timeout", True),
+        ("/ok", {"selector": "#nothing"}, "selector_not_found", False),
+        ("/ok", {"selector": "a["}, "invalid_request", False),
+    ],
+)
+async def test_trouble_of_a_fetch_has_its_code(
+    site: Site, path: str, fields: dict[str, Any], code: str, retryable: bool
+) -> None:
+    with pytest.raises(JobFailed) as caught:
+        await fetched(site.url(path), **fields)
+    assert (caught.value.code, caught.value.retryable) == (code, retryable)
+
+
+@pytest.mark.parametrize(
+    ("body", "fields", "requests", "product"),
+    [
+        ("<p>plain</p>", {}, 1, False),
+        ("<p>plain</p>", {"outputs": ["text", "links"], "selector": "p"}, 1, False),
+        (SCRIPTED, {}, 2, True),
+        ("<p onclick='x()'>", {}, 2, True),
+        # Told without a look at the document.
+        ("<p>plain</p>", {"wait_ms": 1}, 1, True),
+        ("<p>plain</p>", {"outputs": ["screenshot"]}, 1, True),
+        ("<p>plain</p>", {"selector": "text=plain"}, 1, True),
+    ],
+)
+async def test_auto_takes_a_browser_where_one_is_needed(
+    browser: cdp.Browser, site: Site, body: str, fields: dict[str, Any], requests: int, product: bool
+) -> None:
+    output = await made(browser, "scrape", url=site.add("/auto", page(body)), render="auto", **fields)
+    assert (len(site.requests), output.meta["browser"] is not None) == (requests, product)
+
+
+async def test_auto_shows_what_scripts_make(browser: cdp.Browser, site: Site) -> None:
+    assert "<b>scripted" in await html(browser, url=site.add("/scripted", page(SCRIPTED)), render="auto")
+
+
+async def test_auto_leaves_what_is_no_document_to_the_browser(browser: cdp.Browser, site: Site) -> None:
+    assert (await failure(browser, url=site.url("/download"), render="auto")).code == "not_a_page"
 
 
 # ---- What is told ----------------------------------------------------------------------------------------------------
@@ -765,7 +1073,9 @@ async def test_meta_tells_about_the_page(browser: cdp.Browser, site: Site, servi
 @pytest.mark.parametrize("service", ["screenshot", "scrape"])
 async def test_timings_add_up(browser: cdp.Browser, site: Site, service: ServiceName) -> None:
     meta = (await made(browser, service, url=site.url("/ok"))).meta
-    assert list(meta["timings"]) == ["open", "prepare", "navigate", "settle", "wait", "capture"]
+    phases = ["open", "prepare", "navigate", "arrive", "inject", "requests", "fonts", "images", "frames", "wait"]
+    assert [phase for phase in meta["timings"] if phase in phases] == phases
+    assert list(meta["timings"])[-1] == "capture"
     assert abs(sum(meta["timings"].values()) - meta["elapsed_ms"]) <= len(meta["timings"])
 
 
@@ -777,8 +1087,9 @@ async def test_scrape_tells_its_duration_too(browser: cdp.Browser, site: Site) -
 async def test_phases_are_told_as_they_begin(browser: cdp.Browser, site: Site) -> None:
     phases: list[str] = []
     parsed = parse_request("scrape", {"url": site.url("/late-element"), "wait_for": "#late"}, CONFIG)
-    await attempt(browser.open_page, parsed, max_pixels=MAX_PIXELS, progress=Progress(phases.append))
-    assert phases == ["prepare", "navigate", "settle", "wait_for", "wait", "capture", "close"]
+    await attempt(browser.open_page, parsed, policy=POLICY, max_pixels=MAX_PIXELS, progress=Progress(phases.append))
+    assert phases[:4] == ["prepare", "navigate", "arrive", "inject"]
+    assert phases[-5:] == ["frames", "wait_for", "wait", "capture", "close"]
 
 
 # ---- What is left ----------------------------------------------------------------------------------------------------

@@ -24,7 +24,8 @@ from PIL import Image
 import cdp
 import cleariflow
 from cdp.errors import LaunchError
-from cdp.options import Clip, Cookie, Viewport, WaitFor
+from cdp.options import Auth, Clip, Cookie, Geolocation, Resize, Viewport, Wait, WaitFor
+from cdp.scrape import Part
 from cdp.validation import fields_of
 from cleariflow import (
     REQUEST_CLASSES,
@@ -32,9 +33,9 @@ from cleariflow import (
     JobFailed,
     LineFormatter,
     Output,
-    Part,
     Request,
     ServiceName,
+    StatusPattern,
     Store,
     main,
 )
@@ -104,6 +105,20 @@ FLAGS: list[tuple[str, str, str, Any]] = [
     ("wait_ms", "--wait-ms", "50", 50),
     ("timeout_ms", "--timeout-ms", "5000", 5000),
     ("on_timeout", "--on-timeout", "capture", "capture"),
+    ("render", "--render", "auto", "auto"),
+    ("wait_ms", "--render", '{"wait_ms": 5}', 5),
+    ("locale", "--locale", "de-CH", "de-CH"),
+    ("device", "--device", "iPhone 15", "iPhone 15"),
+    ("reduced_motion", "--reduced-motion", "false", False),
+    ("geolocation", "--geolocation", '{"latitude": 1, "longitude": -2.5}', Geolocation(1, -2.5)),
+    ("auth", "--auth", '{"username": "a", "password": "b"}', Auth("a", "b")),
+    ("block_resources", "--block-resources", '["image", "font"]', ("image", "font")),
+    ("css", "--css", "p{color:red}", ("p{color:red}",)),
+    ("js", "--js", '["1", "2"]', ("1", "2")),
+    ("hide_selectors", "--hide-selectors", "[data-x]", ("[data-x]",)),
+    ("fail_on_status", "--fail-on-status", '["4xx", 500]', (StatusPattern("4xx"), StatusPattern("500"))),
+    ("retries", "--retries", "2", 2),
+    ("actions", "--actions", '[{"type": "wait", "ms": 5}]', (Wait(type="wait", ms=5),)),
 ]
 PICTURE_FLAGS: list[tuple[str, str, str, Any]] = [
     ("render", "--render", "false", False),
@@ -113,6 +128,8 @@ PICTURE_FLAGS: list[tuple[str, str, str, Any]] = [
     ("selector", "--selector", "#a", "#a"),
     ("clip", "--clip", '{"x": 1, "y": 2, "width": 3, "height": 4}', Clip(1, 2, 3, 4)),
     ("optimize_for_speed", "--optimize-for-speed", "false", False),
+    ("resize", "--resize.width", "5", Resize(width=5)),
+    ("disable_animations", "--disable-animations", "false", False),
 ]
 
 
@@ -162,6 +179,12 @@ def test_flags_of_a_clip_are_one_field(captured: Captured) -> None:
 def test_boolean_flag_needs_no_value(captured: Captured, flag: str) -> None:
     assert main(["screenshot", "a.b", "-o", "-", flag]) == 0
     assert getattr(only(captured), "full_page", None) is True
+
+
+def test_flags_of_an_object_are_one_field(captured: Captured) -> None:
+    flags = ["--geolocation.latitude", "47", "--geolocation.longitude=-8.5", "--auth.username", "5"]
+    assert main(["scrape", "a.b", *flags, "--auth.password", "true"]) == 0
+    assert (only(captured).geolocation, only(captured).auth) == (Geolocation(47, -8.5), Auth("5", "true"))
 
 
 def test_boolean_flag_leaves_the_url_alone(captured: Captured) -> None:
@@ -222,6 +245,33 @@ def test_output_goes_to_standard_output(
 ) -> None:
     assert main(arguments) == 0
     assert capfdbinary.readouterr().out == b"DATA"
+
+
+PARTS = {
+    "html": Part("<p>ü".encode(), "text/html; charset=utf-8"),
+    "links": Part(b"[1]", "application/json; charset=utf-8"),
+    "a.b": Part(b"DATA", "image/png"),
+}
+
+
+def test_further_outputs_are_files_beside_the_first(captured: Captured, tmp_path: Path) -> None:
+    captured.parts = PARTS
+    assert main(["scrape", "a.b", "-o", str(tmp_path / "x.html")]) == 0
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {
+        "x.html": "<p>ü".encode(),
+        "x-links.json": b"[1]",
+        "x-a.b.png": b"DATA",
+    }
+
+
+def test_several_outputs_on_standard_output_are_json(
+    captured: Captured, capfdbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    captured.parts = PARTS
+    assert main(["scrape", "a.b"]) == 0
+    result = json.loads(capfdbinary.readouterr().out)
+    assert (result["html"], result["links"], result["meta"]["elapsed_ms"]) == ("<p>ü", [1], 3)
+    assert result["screenshots"] == {"a.b": {"image_base64": "REFUQQ==", "content_type": "image/png"}}
 
 
 def test_summary_and_warnings_go_to_standard_error(

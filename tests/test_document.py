@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import cdp
+from cdp import document
 from cdp.document import (
     MAX_COLSPAN,
     MAX_INDENTATION,
@@ -460,6 +461,30 @@ def test_markdown_indents_no_deeper_than_its_limit() -> None:
 
 def test_markdown_widens_no_cell_beyond_its_limit() -> None:
     assert markdown("<table><tr><td colspan=999>x</table>", URL).count("---") == MAX_COLSPAN
+
+
+@pytest.mark.parametrize("read", [parse, lambda html: select(html, "p")])
+def test_open_formatting_cannot_multiply_a_document(
+    read: Callable[[str], object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(document, "MAX_WEIGHT", 20_000)
+    formatting = "".join(f"<font color={number}>" for number in range(100))
+    # 600 elements by their tags, 40,000 in the tree.
+    with pytest.raises(TooLarge, match="limit of 10,000"):
+        read(f"<p>{formatting}</p>" + "<p>x" * 400)
+
+
+def test_elements_have_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(document, "MAX_WEIGHT", 2 * 100)
+    assert text("<p>x</p>" * 90).startswith("x\n\nx")
+    with pytest.raises(TooLarge):
+        parse("<p>x</p>" * 101)
+
+
+def test_attributes_have_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(document, "MAX_WEIGHT", 2 * 100)
+    with pytest.raises(TooLarge):
+        parse("<p " + " ".join(f"a{number}" for number in range(200)) + ">")
 
 
 @pytest.mark.parametrize("read", [links, markdown])

@@ -761,7 +761,16 @@ async def test_digest_challenge_is_answered(get: Any, site: Site, parameters: st
 
 
 @pytest.mark.parametrize(
-    "challenge", ["Digest", "Digest realm=x", "Digest realm=x, nonce=y, algorithm=none", "Negotiate", "", 'Digest x="']
+    "challenge",
+    [
+        "Digest",
+        "Digest realm=x",
+        "Digest realm=x, nonce=y, algorithm=none",
+        "Negotiate",
+        "",
+        'Digest x="',
+        "Digest realm=, nonce=y",
+    ],
 )
 async def test_challenge_that_nobody_understands_gives_its_page(get: Any, site: Site, challenge: str) -> None:
     url = site.add("/x", "<p>kept out</p>", status=401, headers=[("WWW-Authenticate", challenge)])

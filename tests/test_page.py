@@ -1064,3 +1064,21 @@ async def test_film_that_cannot_be_played_is_a_page(page: cdp.Page, site: Site) 
     with trio.fail_after(QUICK_S):
         await page.settle()
         await page.screenshot()
+
+
+@pytest.mark.parametrize(
+    ("head", "net_error"),
+    [
+        (b"Content-Length: 5000", "net::ERR_CONTENT_LENGTH_MISMATCH"),
+        (b"Transfer-Encoding: chunked", "net::ERR_INCOMPLETE_CHUNKED_ENCODING"),
+        (b"Content-Encoding: gzip", "net::ERR_CONTENT_DECODING_FAILED"),
+    ],
+)
+async def test_document_that_breaks_off_is_an_error(page: cdp.Page, site: Site, head: bytes, net_error: str) -> None:
+    async def answer(exchange: Exchange) -> None:
+        body = b"20\r\n<p>begun, and then" if b"chunked" in head else b"<p>begun, and then"
+        await exchange.send_raw(b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\n" + head + b"\r\n\r\n" + body)
+
+    with pytest.raises(NavigationError) as caught, trio.fail_after(QUICK_S):
+        await page.navigate(site.add_route("/broken-off", answer))
+    assert caught.value.net_error == net_error

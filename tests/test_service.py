@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+import math
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -19,6 +20,7 @@ from PIL import Image
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 import cdp
+import cleariflow
 from cdp.capture import Picture
 from cdp.errors import CommandError, ConnectionClosed, NavigationError, ScriptError, TargetCrashed
 from cdp.options import PageOptions, WaitFor
@@ -39,7 +41,7 @@ from cleariflow import (
     StoreError,
     open_service,
 )
-from tests.site import Site, css_colour, page
+from tests.site import Answer, Exchange, Site, css_colour, page
 
 URL = "http://8.8.8.8/"
 
@@ -124,7 +126,7 @@ class FakePage:
         self._pool.notify()
         await self._pool.visit(url)
 
-    async def arrive(self) -> None:
+    async def arrive(self, budget_s: float = math.inf) -> None:
         await trio.lowlevel.checkpoint()
 
     async def dress(self) -> None:
@@ -1367,6 +1369,25 @@ async def test_sixteen_jobs_of_both_kinds_never_mix(tmp_path: Path, site: Site) 
                     assert Image.open(BytesIO(data)).convert("RGB").getpixel((90, 50)) == colours[index]
                 assert job.result_meta is not None
                 assert job.result_meta["url"] == urls[index]
+
+
+async def test_page_that_fails_once_is_had_by_a_retry(
+    tmp_path: Path, site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def reset_once(exchange: Exchange) -> Answer | None:
+        if len(site.requests) > 1:
+            return Answer(page("<p>at last</p>"))
+        await exchange.reset()
+        return None
+
+    monkeypatch.setattr(cleariflow, "RETRY_DELAYS_S", (0.0,))
+    url = site.add_route("/moody", reset_once)
+    with trio.fail_after(30):
+        async with open_service(settings(tmp_path, workers=1)) as service:
+            job = await service.capture("scrape", {"url": url, "retries": 1})
+            assert (job.state, job.attempts) == (State.DONE, 2)
+            assert [noted["code"] for noted in job.attempt_errors] == ["navigation_failed"]
+            assert b"at last" in (service.store.artifacts / service.artifact(job).file).read_bytes()
 
 
 async def test_cancelled_job_closes_its_page_within_a_second(tmp_path: Path, site: Site) -> None:

@@ -328,3 +328,31 @@ async def test_scroll_through_gives_up_a_page_without_end(
     await page.scroll_through()
     assert page.warnings == ["given up after 0.6 s: the page is not scrolled through"]
     assert await page.call("() => scrollY") == 0
+
+
+# ---- Pages that leave ------------------------------------------------------------------------------------------------
+
+
+async def test_page_on_its_way_to_nowhere_is_given_up_and_kept(
+    page: cdp.Page, site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(settle, "MOVE_BUDGET_S", 0.3)
+    await settled(page, site.add("/leaves", "<p>stays<script>onload = () => { location = '/never' }</script>"))
+    assert page.warnings == ["given up after 0.3 s: the page is on its way to another document"]
+    assert "stays" in await page.html()
+    await page.screenshot()
+
+
+@pytest.mark.parametrize("moment", ["onload = () => {%s}", "onload = () => setTimeout(() => {%s}, 30)"])
+async def test_page_that_leaves_for_a_blocked_address_is_kept(page: cdp.Page, site: Site, moment: str) -> None:
+    script = moment % "location = 'http://10.0.0.1/'"
+    await settled(page, site.add("/leaves", f"<p>stays<script>{script}</script>"))
+    (warning,) = page.warnings
+    assert warning.startswith("the page moved on to http://10.0.0.1/, which failed: 10.0.0.1 is not a public address")
+    assert "stays" in await page.html()
+
+
+async def test_content_that_leaves_for_a_blocked_address_is_kept(page: cdp.Page) -> None:
+    await page.set_content("<p>stays<script>onload = () => { location = 'http://10.0.0.1/' }</script>", None)
+    await page.settle()
+    assert "stays" in await page.html()

@@ -11,13 +11,32 @@ from typing import Any
 import attrs
 import pytest
 from hypothesis import given
+from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from cdp.options import Cookie, WaitFor
+from cdp.options import (
+    Action,
+    Check,
+    Click,
+    Cookie,
+    Evaluate,
+    Goto,
+    Hover,
+    Point,
+    Press,
+    Scroll,
+    Select,
+    Shoot,
+    TypeText,
+    Wait,
+    WaitFor,
+)
 from cdp.texts import nested, value_of
 from cdp.validation import MAX_ECHO, MAX_FAULTS, ValidationError, fields_of, load_json, nearest, structure
 from cleariflow import (
+    BROWSER_FIELDS,
     REQUEST_CLASSES,
+    SCRIPT_FIELDS,
     Config,
     ListQuery,
     ReadQuery,
@@ -32,6 +51,7 @@ from cleariflow import (
 
 CONFIG = Config()
 URL = "http://example.com/"
+AUTH = {"username": "a", "password": "b"}
 SERVICES: tuple[ServiceName, ...] = ("screenshot", "scrape")
 
 
@@ -62,27 +82,57 @@ NOT_BOOLEANS = (0, 1, "true", "", "yes", [], {}, 1.0)
 NOT_OBJECTS = (1, "x", True, [], [{}], 1.5)
 NOT_TEXT_LISTS = (1, True, {}, "x")
 
+TEXT_FIELDS = (
+    *("url", "html", "base_url", "user_agent", "selector", "api_key", "referer", "locale", "timezone", "device"),
+    *("wait_for_expression", "auth.username", "auth.password"),
+)
+BOOLEAN_FIELDS = (
+    *("javascript", "full_page", "transparent", "optimize_for_speed", "viewport.mobile", "viewport.touch"),
+    *("reduced_motion", "bypass_csp", "ignore_tls_errors", "block_ads", "scroll_page", "disable_animations"),
+)
+TEXT_LIST_FIELDS = ("css", "js", "hide_selectors", "remove_selectors")
+
 STRICTNESS = [
-    *[(name, value) for name in ("url", "html", "base_url", "user_agent", "api_key") for value in NOT_TEXTS],
-    *[("selector", value) for value in NOT_TEXTS],
-    *[(name, value) for name in ("quality", "timeout_ms", "wait_ms") for value in NOT_INTEGERS],
-    *[("viewport.width", value) for value in NOT_INTEGERS],
-    *[("viewport.device_scale_factor", value) for value in NOT_NUMBERS],
-    *[(f"clip.{name}", value) for name in ("x", "y", "width", "height") for value in NOT_NUMBERS],
+    *[(name, value) for name in TEXT_FIELDS for value in NOT_TEXTS],
     *[
         (name, value)
-        for name in ("render", "javascript", "full_page", "transparent", "optimize_for_speed")
-        for value in NOT_BOOLEANS
+        for name in ("quality", "timeout_ms", "wait_ms", "retries", "max_height", "padding", "viewport.width")
+        for value in NOT_INTEGERS
     ],
-    *[(f"viewport.{name}", value) for name in ("mobile", "touch") for value in NOT_BOOLEANS],
-    *[(name, value) for name in ("viewport", "clip", "headers") for value in NOT_OBJECTS],
     *[
         (name, value)
-        for name in ("format", "wait_until", "on_timeout")
+        for name in ("viewport.device_scale_factor", "clip.x", "clip.y", "clip.width", "clip.height")
+        for value in NOT_NUMBERS
+    ],
+    *[(f"geolocation.{name}", value) for name in ("latitude", "accuracy") for value in NOT_NUMBERS],
+    *[(name, value) for name in BOOLEAN_FIELDS for value in NOT_BOOLEANS],
+    *[("render", value) for value in NOT_BOOLEANS if value != {}],
+    *[
+        (name, value)
+        for name in ("viewport", "clip", "headers", "auth", "geolocation", "resize")
+        for value in NOT_OBJECTS
+    ],
+    *[
+        (name, value)
+        for name in ("format", "wait_until", "on_timeout", "color_scheme", "media", "resize.fit")
         for value in (*NOT_TEXTS, "", "JPEG", "nothing")
+    ],
+    *[(name, value) for name in TEXT_LIST_FIELDS for value in (1, True, {}, 1.5)],
+    *[
+        (name, value)
+        for name in ("block_urls", "block_resources", "fail_on_status", "actions")
+        for value in NOT_TEXT_LISTS
     ],
     *[("cookies", value) for value in (1, True, {}, {"a": "b"}, 1.5)],
 ]
+
+
+RESTS: dict[str, dict[str, Any]] = {
+    "clip": {"x": 0, "y": 0, "width": 1, "height": 1},
+    "geolocation": {"latitude": 0, "longitude": 0},
+    "auth": {"username": "a", "password": "b"},
+    "resize": {"width": 1, "height": 1},
+}
 
 
 def placed(name: str, value: Any) -> dict[str, Any]:
@@ -91,8 +141,7 @@ def placed(name: str, value: Any) -> dict[str, Any]:
     *parents, leaf = name.split(".")
     place = given
     for parent in parents:
-        rest = {"x": 0, "y": 0, "width": 1, "height": 1} if parent == "clip" else {}
-        place = place.setdefault(parent, rest)
+        place = place.setdefault(parent, RESTS.get(parent, {}).copy())
     place[leaf] = value
     return given
 
@@ -116,6 +165,12 @@ LIMITS = [
     ("timeout_ms", 1, 120_000, 0, 120_001),
     ("clip.x", 0, 1_000_000, -0.1, 1_000_001),
     ("clip.width", 0.1, 1_000, 0, 1_000_001),
+    ("retries", 0, 5, -1, 6),
+    ("geolocation.latitude", -90, 90, -90.1, 90.1),
+    ("geolocation.longitude", -180, 180, -180.1, 180.1),
+    ("geolocation.accuracy", 0, 100_000, -1, 100_001),
+    ("resize.width", 1, 7680, 0, 7681),
+    ("resize.height", 1, 7680, 0, 7681),
 ]
 
 
@@ -151,16 +206,13 @@ def test_choices_are_named_in_the_message() -> None:
     assert faults(placed("format", "gif")) == {"format": "must be one of jpeg, png, webp"}
 
 
-TEXT_FIELDS = ("url", "html", "base_url", "user_agent", "selector", "api_key")
-
-
 @pytest.mark.parametrize("name", TEXT_FIELDS)
 @pytest.mark.parametrize("text", ["a\ud800", "\udfff", "a\0b"])
 def test_text_that_is_no_text_is_a_fault(name: str, text: str) -> None:
     assert name in faults(placed(name, text))
 
 
-@pytest.mark.parametrize("name", ["url", "base_url", "user_agent", "selector", "api_key"])
+@pytest.mark.parametrize("name", [name for name in TEXT_FIELDS if name != "html" and not name.startswith("auth.")])
 def test_empty_text_is_a_fault(name: str) -> None:
     assert faults(placed(name, ""))[name] == "must not be empty"
 
@@ -207,31 +259,25 @@ def test_unknown_field_of_a_list_item_has_its_index() -> None:
     assert faulty(wait_for=["#a", {"selector": "#b", "stat": "hidden"}]) == ["wait_for[1].stat"]
 
 
+def test_missing_field_of_an_object_is_required() -> None:
+    assert faults({"url": URL, "auth": {"username": "a"}}) == {"auth.password": "is required"}
+
+
 def test_missing_field_of_a_list_item_is_required() -> None:
     assert faults({"url": URL, "cookies": [{"name": "a"}]}) == {"cookies[0].value": "is required"}
-
-
-LATER_FIELDS = (
-    *("actions", "referer", "locale", "timezone", "auth", "device", "color_scheme", "reduced_motion", "media"),
-    *("geolocation", "wait_for_expression", "bypass_csp", "ignore_tls_errors", "block_resources", "block_urls"),
-    *("block_ads", "css", "js", "hide_selectors", "remove_selectors", "fail_on_status", "retries", "max_height"),
-    *("scroll_page", "padding", "resize", "disable_animations", "include_shadow_dom", "outputs"),
-)
-
-
-@pytest.mark.parametrize("service", SERVICES)
-@pytest.mark.parametrize("name", LATER_FIELDS)
-def test_field_of_a_later_issue_is_refused(name: str, service: ServiceName) -> None:
-    assert list(faults({"url": URL, name: True}, service)) == [name]
 
 
 PICTURE_FIELDS = {
     "format": "png",
     "quality": 80,
     "full_page": True,
-    "selector": "a",
+    "max_height": 5,
+    "scroll_page": True,
+    "padding": 5,
     "clip": {"x": 0, "y": 0, "width": 1, "height": 1},
     "transparent": False,
+    "resize": {"width": 5},
+    "disable_animations": True,
     "optimize_for_speed": True,
 }
 
@@ -239,6 +285,11 @@ PICTURE_FIELDS = {
 @pytest.mark.parametrize("name", PICTURE_FIELDS)
 def test_scrape_refuses_fields_of_a_picture(name: str) -> None:
     assert faulty("scrape", **{name: PICTURE_FIELDS[name]}) == [name]
+
+
+@pytest.mark.parametrize(("name", "value"), [("outputs", ["html"]), ("include_shadow_dom", False)])
+def test_screenshot_refuses_fields_of_a_scrape(name: str, value: Any) -> None:
+    assert faulty(**{name: value}) == [name]
 
 
 @pytest.mark.parametrize("name", ["", ".", "a.b", "[", "a[0]", "\ud800", "\0", "__class__", "self", "🦀"])
@@ -317,6 +368,16 @@ HOSTILE_SIZES: dict[str, dict[str, Any]] = {
     "waits": {"url": URL, "wait_for": [1] * 50_000},
     "good waits": {"url": URL, "wait_for": ["a"] * 100_000},
     "headers": {"url": URL, "headers": {f"X {index}": "1" for index in range(100_000)}},
+    "unknown names in render": {"url": URL, "render": {f"field{index}": 1 for index in range(50_000)}},
+    "one long name in render": {"url": URL, "render": {"u" * 5_000_000: 1}},
+    "actions": {"url": URL, "actions": [{}] * 50_000},
+    "type of an action": {"url": URL, "actions": [{"type": "u" * 5_000_000}]},
+    "unknown names in an action": {
+        "url": URL,
+        "actions": [{"type": "hover", "selector": "a", **{f"field{index}": 1 for index in range(50_000)}}],
+    },
+    "style sheets": {"url": URL, "css": [1] * 50_000},
+    "statuses": {"url": URL, "fail_on_status": ["x"] * 50_000},
     "unknown names inside": {"url": URL, "viewport": {f"field{index}": 1 for index in range(50_000)}},
 }
 
@@ -367,6 +428,25 @@ CLIP = {"x": 0, "y": 0, "width": 10, "height": 10}
         ({"timeout_ms": 120_001}, "timeout_ms"),
         ({"viewport": {"width": 7680, "height": 7680, "device_scale_factor": 2}}, "viewport"),
         ({"clip": {"x": 0, "y": 0, "width": 100_000, "height": 100_000}}, "clip"),
+        ({"max_height": 500}, "max_height"),
+        ({"padding": 5}, "padding"),
+        ({"padding": 5, "full_page": True}, "padding"),
+        ({"resize": {}}, "resize"),
+        ({"resize": {"width": 5, "fit": "cover"}}, "resize.fit"),
+        ({"resize": {"height": 5, "fit": "fill"}}, "resize.fit"),
+        ({"javascript": False, "js": "1"}, "js"),
+        ({"javascript": False, "wait_for_expression": "1"}, "wait_for_expression"),
+        ({"render": False, "js": "1"}, "js"),
+        ({"render": False, "wait_for_expression": "1"}, "wait_for_expression"),
+        ({"device": "iPhone 15", "user_agent": "a"}, "user_agent"),
+        ({"device": "iPhone 15", "viewport": {"width": 5}}, "viewport"),
+        ({"device": "iPhone 15.5"}, "device"),
+        ({"locale": "german"}, "locale"),
+        ({"locale": "de_CH"}, "locale"),
+        ({"timezone": "Europe Zurich"}, "timezone"),
+        ({"referer": "ftp://a.b"}, "referer"),
+        ({"actions": [{"type": "screenshot", "name": "image"}]}, "actions[0].name"),
+        ({"actions": [{"type": "screenshot", "name": "html"}]}, "actions[0].name"),
     ],
 )
 def test_contradicting_fields_are_refused(fields: dict[str, Any], faulty_field: str) -> None:
@@ -383,19 +463,155 @@ def test_contradicting_fields_are_refused(fields: dict[str, Any], faulty_field: 
         {"render": False},
         {"render": False, "javascript": False},
         {"timeout_ms": 120_000},
+        {"full_page": True, "max_height": 500, "scroll_page": True},
+        {"selector": "a", "padding": 5},
+        {"resize": {"width": 5}},
+        {"resize": {"width": 5, "height": 5, "fit": "fill"}},
+        {"javascript": False, "css": "a{}", "hide_selectors": "a", "actions": [{"type": "click", "selector": "a"}]},
+        {"device": "iPhone 15", "viewport": {}},
+        {"locale": "zh-Hant-TW", "timezone": "America/Argentina/Buenos_Aires"},
+        {"color_scheme": "dark", "reduced_motion": False, "media": "print"},
+        {"auth": {"username": "", "password": ""}, "referer": "http://a.b/c?d"},
+        {"html": "<p>", "url": None, "base_url": URL, "auth": AUTH, "referer": URL, "headers": {"X": "1"}},
     ],
 )
 def test_agreeing_fields_are_taken(fields: dict[str, Any]) -> None:
     parsed(**fields)
 
 
-def test_render_false_waits_for_a_later_issue_in_a_scrape() -> None:
-    assert faulty("scrape", render=False) == ["render"]
+@pytest.mark.parametrize("name", ["headers", "auth", "referer"])
+def test_what_goes_to_an_origin_needs_one(name: str) -> None:
+    value = {"headers": {"X-A": "1"}, "auth": AUTH, "referer": URL}[name]
+    assert list(faults({"html": "<p>", name: value})) == [name]
 
 
-@pytest.mark.parametrize("value", ["auto", {"javascript": False}])
-def test_render_takes_only_booleans_yet(value: Any) -> None:
+def test_device_counts_for_the_pixels() -> None:
+    # 393 x 659 at three times its size.
+    config = Config(max_pixels=1_000_000)
+    assert list(faults({"url": URL, "device": "iPhone 15"}, config=config)) == ["viewport"]
+
+
+# ---- Render ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("value", [True, False, "auto"])
+@pytest.mark.parametrize("service", SERVICES)
+def test_render_takes_each_of_its_values(service: ServiceName, value: Any) -> None:
+    assert parsed(service, render=value).render == value
+
+
+@pytest.mark.parametrize("value", ["true", "AUTO", "", 1, 0, None, [], "no"])
+def test_render_refuses_what_is_none_of_them(value: Any) -> None:
     assert faulty(render=value) == ["render"]
+
+
+RENDER_FIELDS: dict[str, Any] = {
+    "viewport": {"width": 5},
+    "device": "iPhone 15",
+    "user_agent": "Agent/1.0",
+    "locale": "de-CH",
+    "timezone": "Europe/Zurich",
+    "color_scheme": "dark",
+    "reduced_motion": True,
+    "media": "print",
+    "geolocation": {"latitude": 1, "longitude": 2},
+    "javascript": False,
+    "wait_until": "load",
+    "wait_for": "#a",
+    "wait_for_expression": "true",
+    "wait_ms": 5,
+    "timeout_ms": 500,
+    "on_timeout": "capture",
+}
+
+
+@pytest.mark.parametrize("name", RENDER_FIELDS)
+def test_object_of_render_is_the_same_at_top_level(name: str) -> None:
+    value = RENDER_FIELDS[name]
+    assert parsed(render={name: value}) == parsed(**{name: value}) != parsed()
+
+
+def test_field_at_top_level_wins_over_that_of_render() -> None:
+    request = parsed(render={"wait_ms": 5, "wait_until": "load"}, wait_ms=0)
+    assert (request.wait_ms, request.wait_until, request.render) == (0, "load", True)
+
+
+def test_empty_object_of_render_is_the_default() -> None:
+    assert parsed(render={}) == parsed()
+
+
+@pytest.mark.parametrize(
+    ("render", "names"),
+    [
+        ({"viewport": {"width": 0}}, ["render.viewport.width"]),
+        ({"viewport": {"widht": 5}}, ["render.viewport.widht"]),
+        ({"wait_for": ["#a", 5]}, ["render.wait_for[1]"]),
+        ({"javascript": False, "wait_for_expression": "1"}, ["render.wait_for_expression"]),
+        ({"device": "no phone"}, ["render.device"]),
+        ({"timeout_ms": 120_001}, ["render.timeout_ms"]),
+        ({"wait_ms": "5", "url": "http://a.b"}, ["render.url", "render.wait_ms"]),
+        ({"render": True}, ["render.render"]),
+        ({"api_key": "x", "headers": {}, "selector": "a"}, ["render.api_key", "render.headers", "render.selector"]),
+    ],
+)
+def test_faults_of_an_object_of_render_have_its_name(render: dict[str, Any], names: list[str]) -> None:
+    assert sorted(faulty(render=render)) == names
+
+
+def test_unknown_field_of_render_comes_with_all_other_faults() -> None:
+    assert set(faulty(render={"wait_sm": 5}, quality=101)) == {"render.wait_sm", "quality"}
+    assert faults({"url": URL, "render": {"wait_sm": 5}})["render.wait_sm"] == "unknown field; did you mean wait_ms?"
+
+
+def test_fault_at_top_level_keeps_its_name_beside_render() -> None:
+    assert faulty(wait_ms=-1, render={"wait_ms": 5}) == ["wait_ms"]
+
+
+BROWSER_VALUES: dict[str, Any] = {
+    "device": "iPhone 15",
+    "viewport": {"width": 5},
+    "timezone": "Europe/Zurich",
+    "color_scheme": "dark",
+    "reduced_motion": True,
+    "media": "print",
+    "geolocation": {"latitude": 1, "longitude": 2},
+    "wait_for": "a",
+    "wait_for_expression": "1",
+    "wait_ms": 5,
+    "bypass_csp": True,
+    "block_resources": ["image"],
+    "block_urls": ["*"],
+    "block_ads": True,
+    "css": "a",
+    "js": "a",
+    "hide_selectors": "a",
+    "remove_selectors": "a",
+    "actions": [{"type": "hover", "selector": "a"}],
+    "include_shadow_dom": True,
+    "outputs": ["html", "screenshot"],
+}
+
+
+@pytest.mark.parametrize("name", BROWSER_VALUES)
+def test_scrape_without_a_browser_refuses_what_needs_one(name: str) -> None:
+    parsed("scrape", **{name: BROWSER_VALUES[name]})
+    assert faulty("scrape", render=False, **{name: BROWSER_VALUES[name]}) == [name]
+
+
+def test_document_of_the_client_needs_a_browser() -> None:
+    assert list(faults({"html": "<p>", "render": False}, "scrape")) == ["html"]
+
+
+def test_every_field_that_needs_a_browser_is_known() -> None:
+    # A name that is written wrong would never be refused.
+    assert {*SCRIPT_FIELDS, *BROWSER_FIELDS} <= fields_of(ScrapeRequest).keys()
+    assert {*BROWSER_VALUES, "html", "javascript"} - {"outputs"} == {*SCRIPT_FIELDS, *BROWSER_FIELDS}
+
+
+def test_scrape_without_a_browser_takes_the_rest() -> None:
+    fields = {"headers": {"X-A": "1"}, "cookies": "a=b", "auth": AUTH, "user_agent": "x", "locale": "de"}
+    more = {"referer": URL, "ignore_tls_errors": True, "selector": "p", "outputs": ["text", "links", "metadata"]}
+    assert parsed("scrape", render=False, **fields, **more).render is False
 
 
 def test_configured_ceiling_limits_the_timeout() -> None:
@@ -564,6 +780,159 @@ def test_wait_for_takes_each_of_its_forms(given: Any, meant: tuple[WaitFor, ...]
     assert parsed(wait_for=given).wait_for == meant
 
 
+# ---- Lists and outputs -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", TEXT_LIST_FIELDS)
+@pytest.mark.parametrize(("given", "meant"), [("a", ("a",)), (["a", "b"], ("a", "b")), ([], ())])
+def test_list_may_be_one_text(name: str, given: Any, meant: tuple[str, ...]) -> None:
+    assert getattr(parsed(**{name: given}), name) == meant
+
+
+@pytest.mark.parametrize("name", TEXT_LIST_FIELDS)
+@pytest.mark.parametrize(("given", "field"), [([""], "[0]"), (["a", 1], "[1]"), (["a"] * 101, "")])
+def test_fault_in_a_list_has_its_index(name: str, given: Any, field: str) -> None:
+    assert faulty(**{name: given}) == [name + field]
+
+
+@pytest.mark.parametrize(("name", "limit"), [("css", 2**20), ("js", 2**20), ("hide_selectors", 4096)])
+def test_item_of_a_list_has_a_limit(name: str, limit: int) -> None:
+    parsed(**{name: "a" * limit})
+    assert faulty(**{name: "a" * (limit + 1)}) == [f"{name}[0]"]
+
+
+def test_kinds_of_resources_are_known() -> None:
+    assert parsed(block_resources=["image", "websocket"]).block_resources == ("image", "websocket")
+    assert faulty(block_resources=["image", "picture"]) == ["block_resources[1]"]
+
+
+@pytest.mark.parametrize(
+    ("given", "texts"), [(["4xx", 500], ["4xx", "500"]), (["5XX", "404"], ["5xx", "404"]), ([599, 100], ["599", "100"])]
+)
+def test_statuses_are_numbers_or_classes(given: list[Any], texts: list[str]) -> None:
+    assert [pattern.text for pattern in parsed(fail_on_status=given).fail_on_status] == texts
+
+
+@pytest.mark.parametrize("status", ["4x", "xxx", "6xx", 99, 600, 404.0, True, None, "", "404 ", "0404", {}, "٤xx"])
+def test_status_that_is_none_is_a_fault(status: Any) -> None:
+    assert faulty(fail_on_status=[404, status]) == ["fail_on_status[1]"]
+
+
+@pytest.mark.parametrize("outputs", [["html"], ["text", "html"], ["screenshot"], ["metadata", "links", "markdown"]])
+def test_outputs_keep_their_order(outputs: list[str]) -> None:
+    request = parsed("scrape", outputs=outputs)
+    assert isinstance(request, ScrapeRequest)
+    assert list(request.outputs) == outputs
+
+
+@pytest.mark.parametrize(
+    ("outputs", "field"),
+    [([], "outputs"), ("html", "outputs"), (["pdf"], "outputs[0]"), (["html", 1], "outputs[1]"), (None, "outputs")],
+)
+def test_output_that_there_is_not_is_a_fault(outputs: Any, field: str) -> None:
+    assert faulty("scrape", outputs=outputs) == [field]
+
+
+# ---- Actions ---------------------------------------------------------------------------------------------------------
+
+ACTIONS: list[tuple[dict[str, Any], Action]] = [
+    ({"type": "click", "selector": "a"}, Click(type="click", selector="a")),
+    (
+        {"type": "click", "selector": "a", "button": "right", "count": 2, "timeout_ms": 5, "optional": True},
+        Click(type="click", selector="a", button="right", count=2, timeout_ms=5, optional=True),
+    ),
+    ({"type": "hover", "selector": "a"}, Hover(type="hover", selector="a")),
+    ({"type": "type", "text": "x"}, TypeText(type="type", text="x")),
+    (
+        {"type": "write", "text": "", "selector": "a", "delay_ms": 5, "clear": True},
+        TypeText(type="type", text="", selector="a", delay_ms=5, clear=True),
+    ),
+    ({"type": "press", "key": "Control+A"}, Press(type="press", key="Control+A")),
+    ({"type": "select", "selector": "a", "value": "b"}, Select(type="select", selector="a", value=("b",))),
+    ({"type": "select", "selector": "a", "value": ["b", ""]}, Select(type="select", selector="a", value=("b", ""))),
+    ({"type": "check", "selector": "a"}, Check(type="check", selector="a")),
+    ({"type": "uncheck", "selector": "a"}, Check(type="uncheck", selector="a")),
+    ({"type": "scroll"}, Scroll(type="scroll")),
+    ({"type": "scroll", "to": "bottom"}, Scroll(type="scroll", to="bottom")),
+    ({"type": "scroll", "to": {"x": 1, "y": 2.5}}, Scroll(type="scroll", to=Point(1, 2.5))),
+    ({"type": "scroll", "by": -5, "selector": "a"}, Scroll(type="scroll", by=-5.0, selector="a")),
+    ({"type": "scroll", "by": {"x": 5}}, Scroll(type="scroll", by=Point(5, 0))),
+    ({"type": "wait", "ms": 0}, Wait(type="wait", ms=0)),
+    ({"type": "wait", "milliseconds": 5}, Wait(type="wait", ms=5)),
+    ({"type": "wait", "selector": "a"}, Wait(type="wait", selector="a")),
+    ({"type": "wait", "expression": "1"}, Wait(type="wait", expression="1")),
+    ({"type": "goto", "url": "a.b/ü"}, Goto(type="goto", url="https://a.b/ü")),
+    ({"type": "evaluate", "script": "1"}, Evaluate(type="evaluate", script="1")),
+    ({"type": "executeJavascript", "script": "1"}, Evaluate(type="evaluate", script="1")),
+    ({"type": "screenshot", "name": "A-1_b.png"}, Shoot(type="screenshot", name="A-1_b.png")),
+]
+
+
+@pytest.mark.parametrize(("given", "meant"), ACTIONS, ids=[json.dumps(given) for given, _ in ACTIONS])
+def test_action_takes_each_of_its_forms(given: dict[str, Any], meant: Action) -> None:
+    assert parsed(actions=[given]).actions == (meant,)
+
+
+@pytest.mark.parametrize(
+    ("action", "field"),
+    [
+        *[(value, "") for value in (None, 1, "click", [], True)],
+        *[({"type": value}, ".type") for value in (None, 1, "", "Click", "klick", [], {})],
+        ({}, ".type"),
+        ({"selector": "a"}, ".type"),
+        ({"type": "click"}, ".selector"),
+        ({"type": "click", "selector": ""}, ".selector"),
+        ({"type": "click", "selector": "a", "count": 4}, ".count"),
+        ({"type": "click", "selector": "a", "button": "back"}, ".button"),
+        ({"type": "click", "selector": "a", "text": "b"}, ".text"),
+        ({"type": "hover", "selector": "a", "timeout_ms": 600_001}, ".timeout_ms"),
+        ({"type": "hover", "selector": "a", "optional": 1}, ".optional"),
+        ({"type": "type"}, ".text"),
+        ({"type": "type", "text": "a", "delay_ms": 1001}, ".delay_ms"),
+        ({"type": "press", "key": "Nothing"}, ".key"),
+        ({"type": "press", "key": "Hyper+a"}, ".key"),
+        ({"type": "select", "selector": "a"}, ".value"),
+        ({"type": "select", "selector": "a", "value": [1]}, ".value[0]"),
+        ({"type": "scroll", "to": 5}, ".to"),
+        ({"type": "scroll", "to": {"z": 5}}, ".to.z"),
+        ({"type": "scroll", "by": "5"}, ".by"),
+        ({"type": "scroll", "by": 1_000_001}, ".by"),
+        ({"type": "scroll", "to": "top", "by": 5}, ".by"),
+        ({"type": "wait"}, ""),
+        ({"type": "wait", "ms": 5, "selector": "a"}, ""),
+        ({"type": "wait", "ms": 600_001}, ".ms"),
+        ({"type": "goto", "url": "file:///etc/passwd"}, ".url"),
+        ({"type": "goto", "url": "/path"}, ".url"),
+        ({"type": "goto"}, ".url"),
+        ({"type": "evaluate", "script": ""}, ".script"),
+        ({"type": "screenshot"}, ".name"),
+        *[({"type": "screenshot", "name": name}, ".name") for name in ("", "a/b", "..", ".a", "a b", "ä", "x" * 65)],
+    ],
+)
+def test_fault_of_an_action_has_its_index(action: Any, field: str) -> None:
+    assert faulty(actions=[{"type": "scroll"}, action]) == [f"actions[1]{field}"]
+
+
+def test_unknown_action_names_the_nearest_one() -> None:
+    assert faults({"url": URL, "actions": [{"type": "clck"}]})["actions[0].type"].endswith("did you mean click?")
+
+
+def test_names_of_pictures_are_unique() -> None:
+    shot = {"type": "screenshot", "name": "a"}
+    assert faulty(actions=[shot, {"type": "scroll"}, shot]) == ["actions[2].name"]
+
+
+def test_faults_of_all_actions_come_in_one_answer() -> None:
+    actions = [{"type": "wait"}, {"type": "goto", "url": "ftp://a"}, {"type": "press", "key": "x", "selector": 1}]
+    assert set(faulty(actions=actions[:2], quality=101)) == {"actions[0]", "actions[1].url", "quality"}
+    assert faulty(actions=actions) == ["actions[2].selector"]
+
+
+def test_too_many_actions_are_a_fault() -> None:
+    parsed(actions=[{"type": "scroll"}] * 100)
+    assert faulty(actions=[{"type": "scroll"}] * 101) == ["actions"]
+
+
 # ---- JSON ------------------------------------------------------------------------------------------------------------
 
 
@@ -657,6 +1026,19 @@ def test_submission_takes_the_whole_range_of_priorities(priority: int) -> None:
         ("a=b", "cookies", "a=b"),
         ('{"X-A": "1"}', "headers", {"X-A": "1"}),
         ('{"width": 5}', "viewport", {"width": 5}),
+        ("true", "render", True),
+        ("FALSE", "render", False),
+        ("0", "render", False),
+        ("auto", "render", "auto"),
+        ('{"wait_ms": 5}', "render", {"wait_ms": 5}),
+        ("maybe", "render", "maybe"),
+        ("p{color:red}", "css", "p{color:red}"),
+        ("[data-x]{color:red}", "css", "[data-x]{color:red}"),
+        ('["a", "b"]', "css", ["a", "b"]),
+        ('[{"type": "click"}]', "actions", [{"type": "click"}]),
+        ('["4xx", 500]', "fail_on_status", ["4xx", 500]),
+        ("2", "retries", 2),
+        ("png", "format", "png"),
         ("[" * 100_000, "viewport", "[" * 100_000),
     ],
 )
@@ -673,10 +1055,14 @@ def test_number_text_that_is_not_finite_is_a_fault(text: str) -> None:
 
 def test_nested_builds_objects_of_dotted_names() -> None:
     pairs = [("url", URL), ("viewport.width", "800"), ("viewport.mobile", "true"), ("headers.X-A", "1")]
-    assert nested(pairs, ScreenshotRequest) == {
+    more = [("resize.width", "5"), ("auth.username", "5"), ("render.viewport.width", "7"), ("render.wait_ms", "3")]
+    assert nested(pairs + more, ScreenshotRequest) == {
         "url": URL,
         "viewport": {"width": 800, "mobile": True},
         "headers": {"X-A": "1"},
+        "resize": {"width": 5},
+        "auth": {"username": "5"},
+        "render": {"viewport": {"width": 7}, "wait_ms": 3},
     }
 
 
@@ -732,6 +1118,7 @@ INNER_NAMES = [
     "selector",
     "state",
     "domain",
+    *("type", "text", "to", "by", "ms", "url", "script", "optional", "latitude", "username", "fit", "timeout_ms"),
 ]
 any_text = st.text(st.characters(exclude_categories=()), max_size=20) | st.sampled_from(
     [
@@ -745,6 +1132,7 @@ any_text = st.text(st.characters(exclude_categories=()), max_size=20) | st.sampl
         "\0",
         "http://[",
         "http://a:b@c.d:5/?q#f",
+        *("click", "scroll", "wait", "goto", "screenshot", "write", "auto", "4xx", "iPhone 15", "Control+A"),
         "1.2.3.4",
         "::1",
     ]
@@ -760,6 +1148,7 @@ any_json = st.recursive(
 any_request = st.dictionaries(st.sampled_from(NAMES) | any_text, any_json, max_size=6) | any_json
 
 
+@hypothesis_settings(deadline=None)
 @given(any_request)
 def test_any_json_raises_nothing_but_validation_errors(given: Any) -> None:
     for service in SERVICES:
@@ -789,6 +1178,13 @@ good_wait = good_text | st.fixed_dictionaries(
         "state": st.sampled_from(["attached", "visible", "hidden", "detached"]),
         "timeout_ms": st.integers(0, 600_000),
     },
+)
+good_point = st.fixed_dictionaries({}, optional={"x": st.floats(-9, 9), "y": st.integers(-9, 9)})
+good_action = st.one_of(
+    st.sampled_from([given for given, _ in ACTIONS if given["type"] != "screenshot"]),
+    st.fixed_dictionaries({"type": st.just("scroll")}, optional={"to": good_text | good_point}),
+    st.fixed_dictionaries({"type": st.just("scroll"), "by": good_point | st.floats(-9, 9) | st.integers(-9, 9)}),
+    st.fixed_dictionaries({"type": st.just("goto"), "url": good_url}, optional={"optional": st.booleans()}),
 )
 good_fields = {
     "api_key": good_text,
@@ -826,6 +1222,29 @@ good_fields = {
     "wait_ms": st.integers(0, 600_000),
     "timeout_ms": st.integers(1, 120_000),
     "on_timeout": st.sampled_from(["fail", "capture"]),
+    "locale": st.sampled_from(["en-US", "de-CH", "zh-Hant-TW"]),
+    "timezone": st.sampled_from(["UTC", "Europe/Zurich"]),
+    "color_scheme": st.sampled_from(["light", "dark"]),
+    "reduced_motion": st.booleans(),
+    "media": st.sampled_from(["screen", "print"]),
+    "geolocation": st.fixed_dictionaries(
+        {"latitude": st.floats(-90, 90) | st.integers(-90, 90), "longitude": st.floats(-180, 180)},
+        optional={"accuracy": st.floats(0, 100)},
+    ),
+    "auth": st.fixed_dictionaries({"username": st.sampled_from(["", "a"]), "password": good_text}),
+    "referer": good_url,
+    "bypass_csp": st.booleans(),
+    "ignore_tls_errors": st.booleans(),
+    "block_resources": st.lists(st.sampled_from(["image", "font", "xhr"]), max_size=3),
+    "block_urls": st.lists(good_text, max_size=2),
+    "block_ads": st.booleans(),
+    "css": good_text | st.lists(good_text, max_size=2),
+    "hide_selectors": good_text | st.lists(good_text, max_size=2),
+    "remove_selectors": good_text | st.lists(good_text, max_size=2),
+    "fail_on_status": st.lists(st.sampled_from(["4xx", "5XX", 404, "404", 200]), max_size=3),
+    "retries": st.integers(0, 5),
+    "render": st.booleans() | st.just("auto"),
+    "actions": st.lists(good_action, max_size=3),
 }
 good_picture = st.fixed_dictionaries(
     {},
@@ -833,14 +1252,21 @@ good_picture = st.fixed_dictionaries(
         "quality": st.integers(1, 100),
         "format": st.sampled_from(["jpeg", "webp"]),
         "optimize_for_speed": st.booleans(),
+        "disable_animations": st.booleans(),
+        "scroll_page": st.booleans(),
+        "resize": st.fixed_dictionaries({"width": st.integers(1, 99)}, optional={"height": st.integers(1, 99)}),
     },
 ) | st.fixed_dictionaries(
     {"format": st.sampled_from(["png", "webp"])},
     optional={"transparent": st.booleans(), "full_page": st.booleans()},
 )
-good_area = st.sampled_from([{}, {"selector": "#a"}, {"clip": {"x": 0.5, "y": 1, "width": 2.5, "height": 3}}])
+good_area = st.sampled_from(
+    [{}, {"selector": "#a", "padding": 5}, {"clip": {"x": 0.5, "y": 1, "width": 2.5, "height": 3}}]
+)
 
 
+# The first request of each kind pays for its hooks.
+@hypothesis_settings(deadline=None)
 @given(
     st.fixed_dictionaries({"url": good_url}, optional=good_fields)
     | st.fixed_dictionaries({"html": st.text(st.characters(exclude_categories=("Cs",), exclude_characters="\0"))}),
@@ -852,6 +1278,10 @@ def test_accepted_request_survives_its_document(
     base: dict[str, Any], picture: dict[str, Any], area: dict[str, Any], service: ServiceName
 ) -> None:
     given = base | (picture | area if service == "screenshot" else {})
+    if service == "scrape" and given.get("render") is False:
+        del given["render"]
+    if given.get("render") is False:
+        given.pop("javascript", None)
     if "selector" in given or "clip" in given:
         given.pop("full_page", None)
     request = parse_request(service, given, CONFIG)
@@ -859,10 +1289,28 @@ def test_accepted_request_survives_its_document(
     assert parse_request(service, document, CONFIG) == attrs.evolve(request, api_key=None)
 
 
-@pytest.mark.parametrize("fields", [{}, {"render": False}, {"html": "<p>", "url": None, "base_url": "http://a.b/ü"}])
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        {"render": False},
+        {"render": "auto"},
+        {"render": {"wait_ms": 5, "viewport": {"width": 7}}},
+        {"html": "<p>", "url": None, "base_url": "http://a.b/ü"},
+        {"device": "iPhone 15", "js": ["1", "2"], "wait_for_expression": "1"},
+        {"full_page": True, "max_height": 500},
+        {"fail_on_status": ["4xx", 500]},
+        {"actions": [given for given, _ in ACTIONS]},
+    ],
+)
 def test_document_parses_to_the_same_request(fields: dict[str, Any]) -> None:
     request = parsed(**fields)
     assert parse_request("screenshot", request_document(request), CONFIG) == request
+
+
+def test_document_of_a_scrape_parses_to_the_same_request() -> None:
+    request = parsed("scrape", outputs=["text", "html"], selector="p", include_shadow_dom=True)
+    assert parse_request("scrape", request_document(request), CONFIG) == request
 
 
 @pytest.mark.parametrize("service", SERVICES)

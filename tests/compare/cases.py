@@ -65,8 +65,8 @@ MIXED = document(
 .two{background:radial-gradient(circle at 30% 40%,#fd5,#e42 60%,#419)}
 .three{background:conic-gradient(from 20deg,red,gold,lime,aqua,blue,red);border-radius:50%}
 .four{border:7px dashed #393;outline:3px dotted #c39;outline-offset:4px}
-table{border-collapse:collapse}td,th{border:1px solid #888;padding:3px 9px}pre{background:#eee;font:11px 'Liberation
-Mono'}""",
+table{border-collapse:collapse}td,th{border:1px solid #888;padding:3px 9px}
+pre{background:#eee;font:11px 'Liberation Mono'}""",
 )
 
 LONG = document(
