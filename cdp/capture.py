@@ -95,6 +95,14 @@ _THAW = """() => {
   if (at >= 0) document.adoptedStyleSheets.splice(at, 1);
   globalThis.noCaret = undefined;
 }"""
+# Parts of long documents are laid out near the viewport only (`content-visibility: auto`); elsewhere they are blank.
+# -> how many there were
+_SHOW_ALL = """() => {
+  const all = [...document.querySelectorAll('*')];
+  const skipped = all.filter(node => getComputedStyle(node).contentVisibility === 'auto');
+  for (const node of skipped) node.style.setProperty('content-visibility', 'visible', 'important');
+  return skipped.length;
+}"""
 _SCROLL_HOME = """() => {
   const away = window.scrollX !== 0 || window.scrollY !== 0;
   if (away) window.scrollTo({top: 0, left: 0, behavior: 'instant'});
@@ -126,6 +134,10 @@ async def screenshot(page: Page, options: CaptureOptions, max_pixels: int) -> Pi
 
 async def _area(page: Page, options: CaptureOptions) -> tuple[Clip, bool]:
     """The rectangle to show, in page coordinates, and whether it may reach out of the viewport."""
+    beyond_viewport = options.full_page or options.clip is not None or options.selector is not None
+    if beyond_viewport and await page.call(_SHOW_ALL):
+        await settle.images_ready(page, whole_page=True)
+        await settle.frames_painted(page)
     if options.clip is not None:
         return round_box(options.clip), True
     if options.selector is not None:

@@ -43,8 +43,12 @@ _CHANGED_MS_AGO = """() => {
     new MutationObserver(() => { globalThis.changedAt = performance.now(); })
       .observe(document, {subtree: true, childList: true, attributes: true, characterData: true});
   }
-  const busy = document.querySelector('[aria-busy=true], #nprogress, body > [role=progressbar]');
-  return busy !== null && busy.getClientRects().length > 0 ? 0 : performance.now() - globalThis.changedAt;
+  const busy = [...document.querySelectorAll('[aria-busy=true], #nprogress, body > [role=progressbar]')].some(node => {
+    const box = Element.prototype.getBoundingClientRect.call(node);
+    return box.width * box.height > 0
+      && Element.prototype.checkVisibility.call(node, {opacityProperty: true, visibilityProperty: true});
+  });
+  return busy ? 0 : performance.now() - globalThis.changedAt;
 }"""
 # Scripts that may change the document after its load, its frames' among them.
 _HAS_SCRIPTS = """() => frames.length > 0 || document.body?.onload != null
@@ -140,11 +144,15 @@ async def _settle_document(page: Page, tell: Callable[[str], None], whole_page: 
     fonts_s = FONTS_BUDGET_S if in_time else LATE_BUDGET_S
     await _within(page, fonts_s, lambda: page.call(_FONTS_READY), lambda: "fonts are not ready")
     tell("images")
-    images_s = IMAGES_BUDGET_S if in_time else LATE_BUDGET_S
-    where = "of the page" if whole_page else "in view"
-    await _within(page, images_s, lambda: page.call(_IMAGES_READY, whole_page), lambda: f"images {where} are not ready")
+    await images_ready(page, IMAGES_BUDGET_S if in_time else LATE_BUDGET_S, whole_page=whole_page)
     tell("frames")
     await frames_painted(page)
+
+
+async def images_ready(page: Page, budget_s: float = IMAGES_BUDGET_S, *, whole_page: bool) -> None:
+    """Images in view, or all of the page, are decoded."""
+    where = "of the page" if whole_page else "in view"
+    await _within(page, budget_s, lambda: page.call(_IMAGES_READY, whole_page), lambda: f"images {where} are not ready")
 
 
 async def frames_painted(page: Page) -> None:

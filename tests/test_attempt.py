@@ -606,7 +606,7 @@ async def test_timeout_is_kept_before_there_is_a_page(autojump_clock: MockClock)
     assert (caught.value.code, trio.current_time() - started) == ("timeout", 0.7)
 
 
-@pytest.mark.parametrize("selector", ["#nothing", "#hidden", "xpath=//nothing", "text=nothing like this"])
+@pytest.mark.parametrize("selector", ["#hidden", "xpath=//nothing"])
 async def test_selector_that_never_comes_is_named(browser: cdp.Browser, site: Site, selector: str) -> None:
     told = await failure(browser, url=site.url("/late-element"), wait_for=selector, timeout_ms=600)
     assert (told.code, told.retryable) == ("selector_not_found", False)
@@ -656,7 +656,7 @@ async def test_on_timeout_capture_shows_what_there_is(
 
 async def test_on_timeout_capture_tells_what_was_done(browser: cdp.Browser, site: Site) -> None:
     actions = [{"type": "screenshot", "name": "first"}, {"type": "wait", "ms": 60_000}]
-    given = {"url": site.url("/ok"), "actions": actions, "timeout_ms": 1500, "on_timeout": "capture"}
+    given = {"url": site.url("/ok"), "actions": actions, "timeout_ms": 900, "on_timeout": "capture"}
     output = await made(browser, "scrape", **given)
     assert [record["index"] for record in output.meta["actions"]] == [0]
     assert list(output.parts) == ["html", "first"]

@@ -626,6 +626,13 @@ async def test_full_page_of_a_phone_keeps_its_touch(page: cdp.Page) -> None:
     assert await page.call("() => matchMedia('(pointer: coarse)').matches")
 
 
+async def test_full_page_shows_what_is_laid_out_near_the_viewport_only(page: cdp.Page) -> None:
+    style = "body,p{margin:0} div{content-visibility:auto;contain-intrinsic-size:100px} p{height:100px;background:red}"
+    shown = await full(page, f"<!DOCTYPE html><style>{style}</style>" + "<div><p></p></div>" * 60)
+    assert shown.shape == (6000, 300, 3)
+    assert colours(shown) == {(255, 0, 0)}
+
+
 # Padding
 
 BOX = """<!DOCTYPE html><style>body{margin:0;background:#0f0} div{position:absolute;left:%dpx;top:40px;width:50px;

@@ -286,7 +286,7 @@ document.body.dataset.width = innerWidth;
 addEventListener('load', () => setTimeout(() => {{
   spinner.remove();
   document.body.insertAdjacentHTML('beforeend', '<p id="late">{LATE}</p>');
-}}, 300));</script>"""
+}}, 450));</script>"""
 LIST = """<ul></ul><script>addEventListener('load', () => { for (const ms of [250, 350, 450])
   setTimeout(() => document.querySelector('ul').append(document.createElement('li')), ms) })</script>"""
 THREE_FETCHES = """<p id="count">0</p><script>
@@ -544,7 +544,11 @@ async def test_example_shows_what_its_fields_do(
 
 CHECKS: dict[str, Callable[[Made], Awaitable[None]]] = {}
 # By example: fields that it has for other reasons than to show what they do.
-SHOWN_ELSEWHERE: dict[str, set[tuple[str, str]]] = {}
+SHOWN_ELSEWHERE: dict[str, set[tuple[str, str]]] = {
+    "geolocation": {("request", "wait_for")},
+    "wait_for": {("WaitFor", "timeout_ms")},
+    "selectors": {("request", "wait_for")},
+}
 # What the message of a failing example says.
 FAILURES = {
     "wait_for_timeout": "#never.* within 200 ms",
@@ -756,7 +760,7 @@ async def click(made: Made) -> None:
 
 @check
 async def press(made: Made) -> None:
-    assert made.values == ["X"]
+    assert made.values == [["X", "a"]]
 
 
 @check
@@ -788,14 +792,14 @@ async def evaluate(made: Made) -> None:
 @check
 async def shoot(made: Made) -> None:
     assert set(made.result["screenshots"]) == {"closed", "entry"}
-    assert made.image("closed").size == (1280, 800)
+    assert (made.image("closed").format, made.image("closed").size) == ("PNG", (1280, 800))
     assert made.image("entry").width == 60
     assert made.image("closed").tobytes() != made.image().tobytes()
 
 
 @check
 async def full_page(made: Made) -> None:
-    assert made.image().size == (1280, 1500)
+    assert (made.image().format, made.image().size) == ("PNG", (1280, 1500))
     assert made.pixel(640, 1450) == band_colour(14)
 
 

@@ -8,7 +8,7 @@ import trio
 import cdp
 from cdp.errors import InvalidSelector, SelectorNotFound
 from cdp.options import PageOptions, WaitFor
-from cdp.selectors import FIND, ELEMENT_BOX, ELEMENT_STATE, reached
+from cdp.selectors import ELEMENT_BOX, ELEMENT_STATE, FIND, reached
 
 from .site import OK_TEXT, Site
 

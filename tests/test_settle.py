@@ -159,6 +159,18 @@ async def test_document_that_changes_is_waited_for(page: cdp.Page, site: Site) -
     assert page.warnings == []
 
 
+async def test_document_that_says_that_it_is_busy_is_waited_for(page: cdp.Page, site: Site) -> None:
+    script = "setTimeout(() => a.removeAttribute('aria-busy'), 250)"
+    url = site.add("/busy", f'<p id="a" aria-busy="true">loading</p><script>{script}</script>')
+    await settled(page, url)
+    assert not await page.call("() => document.getElementById('a').hasAttribute('aria-busy')")
+
+
+async def test_busy_element_that_nobody_sees_is_not_waited_for(page: cdp.Page, site: Site) -> None:
+    await settled(page, site.add("/busy", '<p aria-busy="true" style="opacity:0">loading</p><script>0</script>'))
+    assert page.warnings == []
+
+
 async def test_document_that_never_rests_is_given_up(page: cdp.Page, site: Site) -> None:
     url = site.add("/clock", "<p id=a></p><script>setInterval(() => a.textContent = Math.random(), 10)</script>")
     await settled(page, url)
