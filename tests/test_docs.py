@@ -25,10 +25,11 @@ from PIL import Image
 
 import cdp
 import cleariflow
-from cdp import devices, options
+from cdp import devices, options, settle, visit
 from cdp.options import Action
 from cdp.texts import Row, rows
 from cdp.validation import ValidationError, fields_of
+from cdp.visit import Progress
 from cleariflow import (
     ERROR_CODES,
     REQUEST_CLASSES,
@@ -36,7 +37,6 @@ from cleariflow import (
     Config,
     JobFailed,
     Output,
-    Progress,
     Request,
     ScrapeRequest,
     ScreenshotRequest,
@@ -74,7 +74,8 @@ OBJECTS = (
     *ACTIONS,
 )
 # By the names of the document's comments: the fields of both services, of each alone, and of objects within.
-CLASSES: dict[str, type] = {"request": BaseRequest, **REQUEST_CLASSES} | {cls.__name__: cls for cls in OBJECTS}
+CLASSES: dict[str, type] = {"request": BaseRequest, **dict(REQUEST_CLASSES.items())}
+CLASSES |= {cls.__name__: cls for cls in OBJECTS}
 # Where links to a type lead; those of the actions are told together.
 LINKED = {cls.__name__: f"type-{cls.__name__.lower()}" for cls in OBJECTS[:8]} | {"Action": "actions"}
 TOP = ("request", *REQUEST_CLASSES)
@@ -96,7 +97,7 @@ def own_rows(group: str) -> list[Row]:
 
 def anchor(group: str, name: str) -> str:
     """Of a row; the two services have a `selector` each."""
-    return f"field-{name}" + ("-scrape" if group == "scrape" else "")
+    return f"field-{name}" + ("-scrape" if group == "scrape" and name in fields_of(ScreenshotRequest) else "")
 
 
 def table(group: str, names: str | None) -> str:
@@ -113,7 +114,13 @@ def table(group: str, names: str | None) -> str:
         default = row.default if row.default in ("", "required") else f"`{row.default}`"
         cells = (f"{mark}`{row.name}`", kind, default, row.limits, row.text)
         lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
-    return ("" if group in TOP else f'<a id="type-{group.lower()}"></a>\n\n') + "\n".join(lines)
+    if group in TOP:
+        return "\n".join(lines)
+    title = ""
+    if CLASSES[group] in ACTIONS:
+        names_of_it = ", ".join(f"`{one}`" for one in get_args(fields_of(CLASSES[group])["type"]))
+        title = f"{names_of_it}: {(CLASSES[group].__doc__ or '').partition(chr(10))[0]}\n\n"
+    return f'<a id="type-{group.lower()}"></a>\n\n{title}' + "\n".join(lines)
 
 
 def index() -> str:
@@ -265,6 +272,7 @@ TEAL, NAVY, WHITE, CARD = (0, 128, 128), (0, 0, 128), (255, 255, 255), (0, 96, 1
 BANNER, ADVERT, STORY, SUBSCRIBE = (200, 0, 0), (220, 220, 0), (0, 0, 200), (0, 200, 0)
 BAND_PX, BANDS = 100, 30
 LATE = "That came late"
+"""Not in the page's source in one piece."""
 
 ARTICLE = (
     "<article><h1>The article</h1><p>First paragraph.</p><ul><li>One</li><li>Two</li></ul>"
@@ -281,12 +289,12 @@ told.textContent = JSON.stringify({
 </script>"""
 WHERE = """<script>navigator.geolocation.getCurrentPosition(({coords: {latitude, longitude, accuracy}}) =>
   document.body.insertAdjacentHTML('beforeend', `<p id="place">${[latitude, longitude, accuracy]}</p>`))</script>"""
-APP = f"""<p id="spinner">Loading</p><noscript style="display: block">Without scripts</noscript><script>
+APP = """<p id="spinner">Loading</p><noscript style="display: block">Without scripts</noscript><script>
 document.body.dataset.width = innerWidth;
-addEventListener('load', () => setTimeout(() => {{
+addEventListener('load', () => setTimeout(() => {
   spinner.remove();
-  document.body.insertAdjacentHTML('beforeend', '<p id="late">{LATE}</p>');
-}}, 450));</script>"""
+  document.body.insertAdjacentHTML('beforeend', '<p id="late">That came ' + 'late</p>');
+}, 450));</script>"""
 LIST = """<ul></ul><script>addEventListener('load', () => { for (const ms of [250, 350, 450])
   setTimeout(() => document.querySelector('ul').append(document.createElement('li')), ms) })</script>"""
 THREE_FETCHES = """<p id="count">0</p><script>
@@ -660,7 +668,7 @@ async def on_timeout(made: Made) -> None:
 
 async def retried(given: Any, tmp_path: Path) -> None:
     """Attempts are made anew by the service, in one process with its own browser."""
-    config = Config(data_dir=tmp_path / "data", workers=1, allow_network=("127.0.0.0/8",))
+    config = Config(data_dir=str(tmp_path / "data"), workers=1, allow_network=("127.0.0.0/8",))
     async with open_service(config) as service:
         job = await service.capture("scrape", given)
         assert (job.state, job.attempts) == (State.DONE, 2)
@@ -916,6 +924,14 @@ async def test_meta_has_the_keys_that_are_told(browser: cdp.Browser, policy: cdp
     async with open_runner(browser, policy, site) as run:
         keys = {key for service in REQUEST_CLASSES for key in (await run(service, given)).meta}
     assert told | {"duration_ms"} == keys
+
+
+def test_budgets_are_those_of_the_waits() -> None:
+    told = re.findall(r"^\| (\w+) \| [^|]* \| ([\d.]+) s \|$", DOCUMENT.read_text(), re.MULTILINE)
+    assert list(visit._SETTLING) == [name for name, _ in told]
+    assert [float(seconds) for _, seconds in told] == [
+        getattr(settle, f"{name.upper()}_BUDGET_S") for name in visit._SETTLING
+    ]
 
 
 def contradictions() -> list[tuple[str, ...]]:
