@@ -435,6 +435,8 @@ def _request_faults(parsed: Request, given: Mapping[str, object], config: Config
                     yield Fault(name, "needs a browser, and render is false")
             if parsed.selector is not None and parsed.selector.startswith(("xpath=", "text=")):
                 yield Fault("selector", "xpath= and text= need a browser, and render is false")
+            if parsed.on_timeout == "capture":
+                yield Fault("on_timeout", "capture needs a browser, and render is false")
             if "screenshot" in parsed.outputs:
                 yield Fault("outputs", "screenshot needs a browser, and render is false")
     if isinstance(parsed, ScreenshotRequest):
@@ -456,6 +458,7 @@ BROWSER_FIELDS = (
     "reduced_motion",
     "media",
     "geolocation",
+    "wait_until",
     "wait_for",
     "wait_ms",
     "bypass_csp",

@@ -91,11 +91,11 @@ class Viewport:
 class Cookie:
     """A cookie set before the page is opened; without `url` and `domain` it belongs to the request's URL."""
 
-    name: Annotated[str, Length(1, MAX_TEXT)]
-    value: Annotated[str, Length(0, MAX_TEXT)]
-    url: Annotated[str, Length(1, MAX_URL), "URL whose host, path and scheme it belongs to"] | None = None
+    name: Annotated[str, Length(1, MAX_TEXT), "its name"]
+    value: Annotated[str, Length(0, MAX_TEXT), "its value, as it is sent"]
+    url: Annotated[str, Length(1, MAX_URL), "URL whose host and scheme it belongs to"] | None = None
     domain: Annotated[str, Length(1, 255), "host; with a leading dot its subdomains too"] | None = None
-    path: Annotated[str, Length(1, 1024), "path prefix"] | None = None
+    path: Annotated[str, Length(1, 1024), "path prefix; `/` by default"] | None = None
     expires: Annotated[float, Range(minimum=-1), "seconds since 1970; without it a session cookie"] | None = None
     http_only: Annotated[bool, "hidden from scripts"] = False
     secure: Annotated[bool, "sent over https only"] = False
@@ -137,8 +137,8 @@ class Geolocation:
 class Auth:
     """Credentials for HTTP basic and digest authentication, given to the URL's own origin only."""
 
-    username: Annotated[str, Length(0, MAX_TEXT)]
-    password: Annotated[str, Length(0, MAX_TEXT)] = attrs.field(repr=False)
+    username: Annotated[str, Length(0, MAX_TEXT), "the name"]
+    password: Annotated[str, Length(0, MAX_TEXT), "the password"] = attrs.field(repr=False)
 
 
 # ---- Actions
@@ -304,7 +304,8 @@ class RenderOptions:
     javascript: Annotated[bool, "false: the page's scripts do not run"] = True
     wait_until: Annotated[
         WaitUntil,
-        "auto: load, then what it was still loading, fonts, images in view, a quiet document, each with a budget; "
+        "auto: load, then what it was still loading, a quiet document, canvases at rest, fonts, images in view, each "
+        "with a budget; "
         "load: the load event; domcontentloaded: the document is parsed; "
         "networkidle: no request for 500 ms; commit: the document starts",
     ] = "auto"
@@ -396,5 +397,5 @@ class ScrapeOptions:
         tuple[OutputName, ...],
         Length(1, 6),
         "html; text: what a reader sees; markdown; links: [{url, text, rel}]; metadata: title, description and more; "
-        "screenshot: of the viewport",
+        "screenshot: of the viewport, or of the element of selector",
     ] = ("html",)

@@ -288,7 +288,7 @@ def help_of(kind: Any) -> str:
     """The text that a field's type carries."""
     if _is_union(kind):
         kind = get_args(kind)[0]
-    return next((extra for extra in get_args(kind) if isinstance(extra, str)), "")
+    return next((extra for extra in getattr(kind, "__metadata__", ()) if isinstance(extra, str)), "")
 
 
 def _told(field: str, check: Callable[[str], object], text: str | None) -> Iterator[Fault]:

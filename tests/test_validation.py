@@ -582,6 +582,7 @@ BROWSER_VALUES: dict[str, Any] = {
     "block_resources": ["image"],
     "block_urls": ["*"],
     "block_ads": True,
+    "wait_until": "networkidle",
     "css": "a",
     "js": "a",
     "hide_selectors": "a",
