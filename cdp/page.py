@@ -355,8 +355,7 @@ class Page:
             self.warn(f"given up after {budget_s:g} s: the page is on its way to another document")
             self._not_followed = self._document.loader_id
             await self.stop()
-        if self._document.unreachable_url is not None:
-            await self._return()
+        await self.come_back()
 
     def _is_loaded(self) -> bool:
         """Whether the document is one that was waited for as far as the client wants it, or has come to its end."""
@@ -370,8 +369,13 @@ class Page:
         """
         await self.session.send("Page.stopLoading")
 
-    async def _return(self) -> None:
-        """Open the URL once more and keep it: the page left for a dead address before anything could hold it."""
+    async def come_back(self) -> None:
+        """Where the page left for a dead address before anything could hold it, open its URL once more and keep it.
+
+        Raises NavigationError when there is none to come back to.
+        """
+        if self._document.unreachable_url is None:
+            return
         url, self._opened_url = self._opened_url, None
         if url is None:
             exchange = self._exchanges.get(self._document.loader_id)
@@ -433,6 +437,7 @@ class Page:
         Redirects by the page itself before that point are followed. Raises NavigationError, NotAPage.
         """
         before = self._document.loader_id
+        self._loaded = False
         if self._block_ads:
             # Anew for each: a listed site that is meant is shown.
             self._door.refuse = ad_filter(network.endpoint_of(url)[0])
@@ -451,15 +456,13 @@ class Page:
         if not loader_id:
             # Another place in the document that is there already.
             return
-        self._loaded = False
         await self._reach(wait_until, before)
         await self._caught_up()
         loader_id = self._document.loader_id
         exchange = self._exchanges.get(loader_id)
         self._opened_url = url if self._loaded else None
         if self._document.unreachable_url is not None:
-            # It moved on to a dead or blocked address.
-            await self._return()
+            await self.come_back()
             return
         if exchange is not None and exchange.content_type == "application/pdf":
             # The headless shell downloads it; full Chromium shows a viewer that captures blank.

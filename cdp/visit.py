@@ -99,6 +99,7 @@ class Visit:
             self.progress.enter("scroll", "the page was not scrolled through")
             await self.page.scroll_through(self.shot.max_height)
             await self._settle()
+        await self.page.come_back()
 
     async def _settle(self) -> None:
         if self.options.wait_until == "auto":

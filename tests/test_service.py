@@ -129,6 +129,9 @@ class FakePage:
     async def arrive(self, budget_s: float = math.inf) -> None:
         await trio.lowlevel.checkpoint()
 
+    async def come_back(self) -> None:
+        pass
+
     async def dress(self) -> None:
         await trio.lowlevel.checkpoint()
 
