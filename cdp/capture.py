@@ -56,10 +56,14 @@ def check_extent(width: float, height: float, scale: float, image_format: str, m
     limit = FORMAT_EXTENT_PX.get(image_format)
     if limit is not None and max(width_px, height_px) > limit:
         raise TooLarge(
-            f"a {image_format} picture of {width_px} x {height_px} px is over the format's {limit} px a side"
+            f"a {image_format} picture of {width_px} x {height_px} px is over the format's {limit} px a side: "
+            "ask for png, max_height or resize"
         )
     if width_px * height_px > max_pixels:
-        raise TooLarge(f"a picture of {width_px} x {height_px} px is over the limit of {max_pixels} pixels")
+        raise TooLarge(
+            f"a picture of {width_px} x {height_px} px is over the limit of {max_pixels} pixels (--max-pixels): "
+            "ask for max_height, a clip or a smaller scale"
+        )
 
 
 # Animations with an end are brought there, endless ones to their beginning, as playwright does it; those that follow

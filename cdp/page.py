@@ -30,7 +30,8 @@ from .errors import (
     TooLarge,
 )
 from .options import CaptureOptions, PageOptions, RenderOptions, Viewport, WaitFor, WaitUntil
-from .selectors import ELEMENT, ELEMENT_STATE, reached
+from .selectors import ELEMENT, ELEMENT_STATE, SEEN_AS, reached
+from .settle import quietly
 from .tasks import open_tasks
 
 T = TypeVar("T")
@@ -542,7 +543,7 @@ class Page:
 
     # Waiting
 
-    async def settle(self, tell: Callable[[str], None] = settle.quietly, *, whole_page: bool = False) -> None:
+    async def settle(self, tell: Callable[[str], None] = quietly, *, whole_page: bool = False) -> None:
         """After load: see `settle.settle`."""
         await settle.settle(self, tell, whole_page=whole_page)
 
@@ -586,22 +587,26 @@ class Page:
                     raise
             await trio.sleep(POLL_S[min(attempt // 5, len(POLL_S) - 1)])
 
-    async def wait_for(self, wait: WaitFor) -> None:
-        """Wait until an element is in a state.
+    async def wait_for(self, wait: WaitFor, tell: Callable[[str], None] = quietly) -> None:
+        """Wait until an element is in a state; `tell` hears in which it is instead.
 
         Raises InvalidSelector, and SelectorNotFound after the wait's own `timeout_ms`.
         """
+        seen = "detached"
         timeout_s = float("inf") if wait.timeout_ms is None else max(wait.timeout_ms / 1000, FIRST_LOOK_S)
         with trio.move_on_after(timeout_s) as scope:
             for attempt in range(2**31):
                 found = await self.call(ELEMENT_STATE, wait.selector)
                 if "error" in found:
                     raise InvalidSelector(f"selector {wait.selector!r}: {found['error']}")
-                if reached(wait.state, found["state"]):
+                seen = found["state"]
+                if reached(wait.state, seen):
                     return
+                tell(SEEN_AS[seen])
                 await trio.sleep(POLL_S[min(attempt // 5, len(POLL_S) - 1)])
         if scope.cancelled_caught:
-            raise SelectorNotFound(f"selector {wait.selector!r} was not {wait.state} within {wait.timeout_ms} ms")
+            message = f"selector {wait.selector!r} was not {wait.state} within {wait.timeout_ms} ms: {SEEN_AS[seen]}"
+            raise SelectorNotFound(message)
 
     async def sleep(self, seconds: float) -> None:
         """Wait, but not for a page that is gone."""

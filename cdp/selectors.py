@@ -50,14 +50,17 @@ const visible = node => {
 };
 """
 
-# -> {state: "detached" | "hidden" | "visible"} or {error}
+# -> {state: "detached" | "empty" | "hidden" | "visible"} or {error}
 ELEMENT_STATE = (
     "selector => {"
     + FIND
     + """
   try {
     const node = find(selector);
-    return {state: node === null ? 'detached' : visible(node) ? 'visible' : 'hidden'};
+    if (node === null) return {state: 'detached'};
+    if (visible(node)) return {state: 'visible'};
+    const laidOut = node.getClientRects().length > 0 && getComputedStyle(node).visibility === 'visible';
+    return {state: laidOut ? 'empty' : 'hidden'};
   } catch (error) { return {error: error.message}; }
 }"""
 )
@@ -76,20 +79,32 @@ ELEMENT_BOX = (
     if (node === null) return {missing: 'not in the document'};
     if (!visible(node)) return {missing: 'not visible'};
     const {x, y, width, height} = boxOf(node);
-    return {x: x + visualViewport.pageLeft, y: y + visualViewport.pageTop, width, height};
+    // A page that runs from right to left begins where its left end is, far left of the origin.
+    const root = document.scrollingElement;
+    const leftwards = root !== null && getComputedStyle(root).direction === 'rtl';
+    return {x: x + scrollX + (leftwards ? root.scrollWidth - root.clientWidth : 0), y: y + scrollY, width, height};
   } catch (error) { return {error: error.message}; }
 }"""
 )
 
 State = Literal["attached", "visible", "hidden", "detached"]
 _REACHED: dict[State, frozenset[str]] = {
-    "attached": frozenset({"visible", "hidden"}),
+    "attached": frozenset({"visible", "hidden", "empty"}),
     "visible": frozenset({"visible"}),
-    "hidden": frozenset({"hidden", "detached"}),
+    "hidden": frozenset({"hidden", "empty", "detached"}),
     "detached": frozenset({"detached"}),
 }
 
 
+# What an element's state is called in a sentence.
+SEEN_AS = {
+    "detached": "it is not in the document",
+    "empty": "it has no size",
+    "hidden": "it is hidden",
+    "visible": "it is visible",
+}
+
+
 def reached(wanted: State, seen: str) -> bool:
-    """Whether an element seen as `visible`, `hidden` or `detached` is in the state wanted."""
+    """Whether an element seen in one of the states of `ELEMENT_STATE` is in the one wanted."""
     return seen in _REACHED[wanted]

@@ -109,8 +109,13 @@ class Visit:
     async def _wait(self) -> None:
         page, options, progress = self.page, self.options, self.progress
         for wait in (*options.wait_for, *([self.selector] if self.selector is not None else ())):
-            progress.enter("wait_for", f"selector {wait.selector!r} was not {wait.state}")
-            await page.wait_for(wait)
+            missing = f"selector {wait.selector!r} was not {wait.state}"
+            progress.enter("wait_for", missing)
+
+            def tell(why: str, missing: str = missing) -> None:
+                progress.unfinished = f"{missing} ({why})"
+
+            await page.wait_for(wait, tell)
         if options.wait_for_expression is not None:
             progress.enter("wait_for_expression", f"{options.wait_for_expression[:MAX_ECHO]!r} was not true")
             await page.wait_for_expression(options.wait_for_expression)

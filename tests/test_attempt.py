@@ -606,17 +606,20 @@ async def test_timeout_is_kept_before_there_is_a_page(autojump_clock: MockClock)
     assert (caught.value.code, trio.current_time() - started) == ("timeout", 0.7)
 
 
-@pytest.mark.parametrize("selector", ["#hidden", "xpath=//nothing"])
-async def test_selector_that_never_comes_is_named(browser: cdp.Browser, site: Site, selector: str) -> None:
+@pytest.mark.parametrize(
+    ("selector", "why"), [("#hidden", "it is hidden"), ("xpath=//nothing", "it is not in the document")]
+)
+async def test_selector_that_never_comes_is_named(browser: cdp.Browser, site: Site, selector: str, why: str) -> None:
     told = await failure(browser, url=site.url("/late-element"), wait_for=selector, timeout_ms=600)
     assert (told.code, told.retryable) == ("selector_not_found", False)
-    assert str(told) == f"selector {selector!r} was not visible within 600 ms"
+    assert str(told) == f"selector {selector!r} was not visible ({why}) within 600 ms"
 
 
 async def test_wait_has_a_time_of_its_own(browser: cdp.Browser, site: Site) -> None:
     wait = {"selector": "#nothing", "timeout_ms": 100}
     told = await failure(browser, url=site.url("/ok"), wait_for=wait, timeout_ms=20_000)
-    assert (told.code, str(told)) == ("selector_not_found", "selector '#nothing' was not visible within 100 ms")
+    message = "selector '#nothing' was not visible within 100 ms: it is not in the document"
+    assert (told.code, str(told)) == ("selector_not_found", message)
 
 
 async def test_selector_of_the_picture_that_never_comes_is_named(browser: cdp.Browser, site: Site) -> None:
@@ -948,7 +951,8 @@ async def test_selector_limits_the_outputs_to_its_element(browser: cdp.Browser, 
 async def test_element_of_a_scrape_is_awaited(browser: cdp.Browser, site: Site) -> None:
     assert 'id="late"' in await html(browser, url=site.url("/late-element"), selector="#late")
     told = await failure(browser, url=site.url("/ok"), selector="#nothing", timeout_ms=400)
-    assert (told.code, str(told)) == ("selector_not_found", "selector '#nothing' was not attached within 400 ms")
+    message = "selector '#nothing' was not attached (it is not in the document) within 400 ms"
+    assert (told.code, str(told)) == ("selector_not_found", message)
 
 
 SHADOW = """<div id="host"></div><script>

@@ -787,3 +787,23 @@ async def test_caret_is_hidden(page: cdp.Page) -> None:
     ]
     assert reds[0] == 0
     assert reds[1] > 0
+
+
+# Elements on pages with another origin
+
+
+async def test_element_of_a_zoomed_phone_page_is_exact(page: cdp.Page, site: Site) -> None:
+    head = '<!DOCTYPE html><meta name="viewport" content="width=device-width,initial-scale=2"><body style="margin:0">'
+    box = '<div id="a" style="position:absolute;left:300px;top:900px;width:50px;height:50px;background:#0f0"></div>'
+    url = site.add("/zoomed", f'{head}{box}<div style="height:2000px"></div>')
+    await open_at(page, url, Viewport(400, 800, mobile=True))
+    assert colours(pixels(await page.screenshot(png(selector="#a")))) == {(0, 255, 0)}
+
+
+async def test_element_of_a_page_from_right_to_left_is_whole(page: cdp.Page, site: Site) -> None:
+    style = "width:2000px;height:100px;background:linear-gradient(90deg,#f00 50%,#00f 50%)"
+    url = site.add("/rtl", f'<!DOCTYPE html><html dir="rtl"><body style="margin:0"><div style="{style}"></div>')
+    await open_at(page, url, SMALL)
+    shown = pixels(await page.screenshot(png(selector="div")))
+    assert shown.shape == (100, 2000, 3)
+    assert (tuple(shown[50, 5]), tuple(shown[50, 1995])) == ((255, 0, 0), (0, 0, 255))

@@ -124,8 +124,8 @@ async def test_element_state_of_styles(page: cdp.Page) -> None:
         "display:none": "hidden",
         "visibility:hidden;height:9px": "hidden",
         "visibility:collapse;height:9px": "hidden",
-        "height:0": "hidden",
-        "width:0;height:9px": "hidden",
+        "height:0": "empty",
+        "width:0;height:9px": "empty",
         "height:9px;position:absolute;left:-500px;width:9px": "visible",
         "height:9px;opacity:0": "visible",
     }

@@ -142,7 +142,7 @@ class FakePage:
         await trio.lowlevel.checkpoint()
         tell("frames")
 
-    async def wait_for(self, wait: WaitFor) -> None:
+    async def wait_for(self, wait: WaitFor, tell: Callable[[str], None]) -> None:
         await trio.lowlevel.checkpoint()
 
     async def sleep(self, seconds: float) -> None:
