@@ -95,6 +95,7 @@ def _limited(kind: Any) -> Callable[[object, Any], Any]:
     hook = converter.get_structure_hook(base)
     limits = [extra for extra in extras if isinstance(extra, Range | Length)]
     one_or_more = OneOrMore() in extras
+    or_object = ", or an object" if any(attrs.has(extra) for extra in extras if isinstance(extra, type)) else ""
 
     def structure(value: object, _: Any) -> Any:
         if one_or_more and isinstance(value, str):
@@ -104,7 +105,10 @@ def _limited(kind: Any) -> Callable[[object, Any], Any]:
             for limit in limits:
                 if isinstance(limit, Length):
                     limit.check(value)
-        result = hook(value, base)
+        try:
+            result = hook(value, base)
+        except ValueError as error:
+            raise ValueError(f"{error}{or_object}") from None
         for limit in limits:
             limit.check(result)
         return result
