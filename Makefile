@@ -61,7 +61,7 @@ run: system $(VENV)/.run
 	@exec $(BIN)/python cleariflow.py $(ARGS)
 
 test: setup
-	@$(BIN)/python -m pytest -m "not slow" $(ARGS)
+	@$(BIN)/python -m pytest -m "not slow" -n 2 --dist worksteal $(ARGS)
 
 test-slow: setup
 	@$(BIN)/python -m pytest -m slow $(ARGS)

@@ -1354,7 +1354,11 @@ async def attempt(
                             return await capture(visit, parsed, max_pixels)
                     finally:
                         if progress.phase == "navigate" and page.has_document:
-                            progress.unfinished = f"the document did not get as far as wait_until: {parsed.wait_until}"
+                            in_flight = page.still_loading()
+                            progress.unfinished = (
+                                f"the document did not get as far as wait_until: {parsed.wait_until}"
+                                + (f"; requests in flight: {in_flight}" if in_flight else "")
+                            )
                     if late_s and page.has_document:
                         page.warnings.append(f"captured after {parsed.timeout_ms} ms: {progress.unfinished}")
                         await page.stop()

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import json
 import re
-import unicodedata
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -20,6 +19,7 @@ import attrs
 import trio
 
 from .capture import MAX_PIXELS, Picture
+from .emulation import Command
 from .errors import ActionFailed, CDPError, ConnectionClosed, InvalidSelector, SessionClosed, TargetCrashed
 from .network import parse_url
 from .options import (
@@ -45,7 +45,7 @@ from .validation import Fault, nearest
 
 # UTF-8 bytes of the JSON that an `evaluate` step may give: it is part of every answer about its job.
 MAX_VALUE_BYTES = 2**18
-DEFAULT_PICTURE = CaptureOptions()
+_DEFAULT_ENCODING = CaptureOptions()
 SCREENSHOT_NAME = re.compile(r"(?!\.)[A-Za-z0-9._-]{1,64}")
 
 
@@ -68,12 +68,7 @@ class Record:
 
     def as_meta(self) -> dict[str, Any]:
         """The step's entry in `result.meta.actions`."""
-        meta: dict[str, Any] = {
-            "index": self.index,
-            "type": self.type,
-            "ok": self.ok,
-            "elapsed_ms": self.elapsed_ms,
-        }
+        meta = {"index": self.index, "type": self.type, "ok": self.ok, "elapsed_ms": self.elapsed_ms}
         if not self.ok:
             meta["error"] = self.error
         elif self.type == "evaluate":
@@ -123,8 +118,6 @@ _PRINTED = (
 _NAMED = {
     "Backspace": 8,
     "Tab": 9,
-    "Pause": 19,
-    "CapsLock": 20,
     "Escape": 27,
     "PageUp": 33,
     "PageDown": 34,
@@ -134,14 +127,12 @@ _NAMED = {
     "ArrowUp": 38,
     "ArrowRight": 39,
     "ArrowDown": 40,
-    "PrintScreen": 44,
     "Insert": 45,
     "Delete": 46,
     "ContextMenu": 93,
-    **{f"F{number}": 111 + number for number in range(1, 25)},
-    "NumLock": 144,
-    "ScrollLock": 145,
+    **{f"F{number}": 111 + number for number in range(1, 13)},
 }
+_SHIFTED = {text: above for _, text, above, _ in _PRINTED if above}
 # By name: `KeyboardEvent.key`, and `Space`.
 KEYS: dict[str, Key] = {
     **{text: Key(text, code, key_code, text) for code, text, _, key_code in _PRINTED},
@@ -161,53 +152,20 @@ def parse_keys(text: str) -> tuple[tuple[str, ...], Key]:
 
     A letter after Control, Alt or Meta is the key itself, in lower case unless Shift is named. Raises ValueError.
     """
-    head, plus, last = text.rpartition("+")
-    if plus and not last and (not head or head.endswith("+")):
-        # The key is the plus sign itself: `+`, or `Control++`.
-        head, last = head[:-1], "+"
-    names = head.split("+") if head or (plus and last != "+") else []
+    # The last of them may be the plus sign itself: `+`, or `Control++`.
+    found = re.fullmatch(r"((?:[^+]+\+)*)(\+|[^+]+)", text)
+    names, last = (found[1].split("+")[:-1], found[2]) if found is not None else ([], text)
     for name in names:
         if name not in MODIFIERS:
             raise ValueError(f"{name[:40]!r} is no modifier: {', '.join(MODIFIERS)} are{nearest(name, MODIFIERS)}")
     if last not in KEYS:
         hint = nearest(last, KEYS)
         raise ValueError(f"there is no key {last[:40]!r}: Enter, Tab, Escape, ArrowDown, F5, a, A are some{hint}")
-    if len(last) == 1 and last.isalpha():
-        held = set(names) - {"Shift"}
-        last = last.upper() if "Shift" in names or (last.isupper() and not held) else last.lower()
-    elif "Shift" in names:
-        last = next((above for _, plain, above, _ in _PRINTED if plain == last and above), last)
+    if names and len(last) == 1:
+        last = last.lower()
+    if "Shift" in names:
+        last = _SHIFTED.get(last, last)
     return tuple(dict.fromkeys(names)), KEYS[last]
-
-
-def clusters(text: str) -> Iterator[str]:
-    """The characters as a reader sees them: marks, joined emoji and pairs of flag letters stay together."""
-    cluster = ""
-    for char in text:
-        if cluster and not _joins(cluster, char):
-            yield cluster
-            cluster = ""
-        cluster += char
-    if cluster:
-        yield cluster
-
-
-def _joins(cluster: str, char: str) -> bool:
-    if cluster in ("\r", "\n", "\t"):
-        return cluster + char == "\r\n"
-    return (
-        unicodedata.category(char) in ("Mn", "Me", "Mc")
-        or char == "\u200d"
-        or cluster.endswith("\u200d")
-        # Skin tones, and the letters of a sub-region's flag.
-        or "\U0001f3fb" <= char <= "\U0001f3ff"
-        or "\U000e0020" <= char <= "\U000e007f"
-        or (_is_flag_letter(cluster) and _is_flag_letter(char))
-    )
-
-
-def _is_flag_letter(char: str) -> bool:
-    return len(char) == 1 and "\U0001f1e6" <= char <= "\U0001f1ff"
 
 
 # ---- Scripts
@@ -458,8 +416,7 @@ _SCROLL = (
 
 # ---- Performing
 
-# For `send_all`.
-Commands = list[tuple[str, dict[str, Any]]]
+Commands = list[Command]
 
 
 @attrs.define
@@ -468,7 +425,7 @@ class _Step:
 
     page: Page
     tell: Callable[[str], None]
-    picture_options: CaptureOptions
+    encoding: CaptureOptions
     max_pixels: int
     waits_for: str = ""
     value: Any = None
@@ -486,13 +443,13 @@ async def perform(
     action: Action,
     index: int,
     *,
-    picture_options: CaptureOptions = DEFAULT_PICTURE,
+    picture_options: CaptureOptions = _DEFAULT_ENCODING,
     max_pixels: int = MAX_PIXELS,
     tell: Callable[[str], None] = quietly,
 ) -> Record:
     """Do one step, under its own `timeout_ms` when it has one.
 
-    `picture_options` say how a `screenshot` step's picture is encoded; what it shows is the step's own. `tell` hears a
+    `picture_options` say how a `screenshot` step's picture is encoded, and nothing of what it shows. `tell` hears a
     sentence whenever what the step waits for changes, such as `the element '#a' is covered by <div id="overlay">`: for
     a caller whose own deadline strikes.
 
@@ -604,18 +561,15 @@ async def _input(step: _Step, groups: Iterable[Commands], *, delay_s: float = 0.
     is waited for no more.
     """
     left = iter(groups)
-    finished = False
 
     async def send() -> None:
-        nonlocal finished
         for group in left:
             await step.page.session.send_all(*group)
             if delay_s:
                 await step.page.sleep(delay_s)
-        finished = True
 
-    while not finished:
-        await step.page.while_here(send)
+    while not await step.page.while_here(send):
+        pass
 
 
 # ---- Mouse
@@ -694,17 +648,17 @@ async def _type(step: _Step, action: TypeText) -> None:
     if action.clear:
         await step.page.call(_SELECT_ALL)
         await _input(step, [_key_events(KEYS["Delete"], 0)])
-    await _input(step, map(_typing, clusters(action.text)), delay_s=action.delay_ms / 1000)
+    await _input(step, map(_typing, action.text.replace("\r\n", "\n")), delay_s=action.delay_ms / 1000)
 
 
-_TYPED_KEYS = {"\n": "Enter", "\r": "Enter", "\r\n": "Enter", "\t": "Tab"}
+_TYPED_KEYS = {"\n": "Enter", "\r": "Enter", "\t": "Tab"}
 
 
-def _typing(cluster: str) -> Commands:
+def _typing(char: str) -> Commands:
     """What types one character."""
-    key = KEYS.get(_TYPED_KEYS.get(cluster, cluster))
+    key = KEYS.get(_TYPED_KEYS.get(char, char))
     if key is None:
-        return [("Input.insertText", {"text": cluster})]
+        return [("Input.insertText", {"text": char})]
     return _key_events(key, _SHIFT if key.shifted else 0)
 
 
@@ -755,16 +709,7 @@ async def _shoot(step: _Step, action: Shoot) -> None:
     if action.selector is not None:
         await _element(step, _SEEN, action.selector)
     step.say("the picture is not taken")
-    options = attrs.evolve(
-        step.picture_options,
-        selector=action.selector,
-        full_page=False,
-        max_height=None,
-        scroll_page=False,
-        padding=0,
-        clip=None,
-        resize=None,
-    )
+    options = attrs.evolve(step.encoding, selector=action.selector)
     step.picture = await step.page.screenshot(options, max_pixels=step.max_pixels)
 
 

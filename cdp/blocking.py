@@ -48,23 +48,14 @@ _TYPES: Mapping[ResourceType, tuple[str, ...]] = {
 _SEEN_AS = {"EventSource": "XHR", "TextTrack": "Media"}
 
 # A blocked websocket is one to a port that Chromium refuses by itself: an error event, without a connection.
-_WEBSOCKET_SCRIPT = """((globs, Native) => {
-  const matches = (glob, text) => {
-    let at = 0, here = 0, star = -1, resume = 0;
-    while (here < text.length) {
-      if (glob[at] === "*") { star = at++; resume = here; }
-      else if (at < glob.length && (glob[at] === "?" || glob[at] === text[here])) { at++; here++; }
-      else if (star >= 0) { at = star + 1; here = ++resume; }
-      else return false;
-    }
-    while (glob[at] === "*") at++;
-    return at === glob.length;
-  };
+_WEBSOCKET_SCRIPT = r"""((globs, Native) => {
+  const patterns = globs.map(glob => new RegExp(
+    "^" + glob.replace(/[.+^${}()|[\]\\]/g, "\\$&").replace(/\*+/g, ".*").replace(/\?/g, ".") + "$", "s"));
   const blocked = address => {
     try {
       const url = new URL(address, document.baseURI);
       const text = url.href.slice(0, url.href.length - url.hash.length).replace(/^http/, "ws");
-      return globs.some(glob => matches(glob, text));
+      return patterns.some(pattern => pattern.test(text));
     } catch { return false; }
   };
   window.WebSocket = new Proxy(Native, {
@@ -158,11 +149,6 @@ def _listed(host: str) -> frozenset[str]:
     """The entries of the list that stand for a host."""
     labels = host.lower().rstrip(".").split(".")
     return _ad_hosts().intersection(".".join(labels[index:]) for index in range(max(0, len(labels) - 8), len(labels)))
-
-
-def is_ad_host(host: str) -> bool:
-    """Whether a host, or a domain above it, is on the list."""
-    return bool(_listed(host))
 
 
 def ad_filter(own_host: str) -> Callable[[str], bool]:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import difflib
 import functools
 import json
-import re
 from importlib.resources import files
 from typing import Any
 
@@ -51,26 +50,14 @@ def names() -> tuple[str, ...]:
     return tuple(name for name, _, _ in _table().values())
 
 
-def check(name: str) -> None:
-    """Raise ValueError with the nearest names when there is no such device; case does not matter."""
-    if name.lower() in _table():
-        return
-    near = difflib.get_close_matches(name.lower(), _table(), n=3)
-    known = ", ".join(repr(_table()[one][0]) for one in near)
-    raise ValueError("is no device that is known here" + (f"; near it: {known}" if known else ""))
-
-
 def device(name: str, product: str) -> Device:
     """A device by its name, with the version of `product` (such as `HeadlessChrome/156.0.8078.79`) if it is a Chrome.
 
-    Raises ValueError with the nearest names.
+    Upper and lower case are the same. Raises ValueError with the nearest names when there is no such device.
     """
-    check(name)
+    if name.lower() not in _table():
+        near = difflib.get_close_matches(name.lower(), _table(), n=3)
+        known = ", ".join(repr(_table()[one][0]) for one in near)
+        raise ValueError("is no device that is known here" + (f"; near it: {known}" if known else ""))
     _, viewport, template = _table()[name.lower()]
-    return Device(viewport, template.replace("{major}", major_version(product)))
-
-
-def major_version(product: str) -> str:
-    """`156` of `HeadlessChrome/156.0.8078.79`."""
-    found = re.search(r"/(\d+)", product)
-    return found[1] if found is not None else "0"
+    return Device(viewport, template.replace("{major}", product.partition("/")[2].partition(".")[0]))

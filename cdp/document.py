@@ -9,6 +9,8 @@ makes them raise, however broken, but TooLarge; none recurses or takes more than
 
 A reader sees a shadow root (`<template shadowrootmode>`) in place of its host's own children, which show where a
 `<slot>` takes them. Scripts count as running: what `<noscript>` holds is not read.
+
+The Markdown is our own: justhtml's has raw HTML for tables and images and no language of code, markdownify recurses.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ from __future__ import annotations
 import itertools
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, Protocol
 from urllib.parse import quote, urljoin, urlsplit
 
@@ -224,12 +226,6 @@ def _attribute(node: Node, name: str) -> str:
     return (node.attrs or {}).get(name) or ""
 
 
-def _all_children(node: Node) -> Iterable[Node | Text]:
-    """The children, and before them those of the shadow root, whatever slots say."""
-    shadow = _shadow_root(node)
-    return [*(shadow.children or ()), *(node.children or ())] if shadow is not None else node.children or ()
-
-
 class _Visitor(Protocol):
     def text(self, data: str) -> None: ...
 
@@ -240,31 +236,31 @@ class _Visitor(Protocol):
     def leave(self, node: Node) -> None: ...
 
 
-def _walk(root: Node, children: Callable[[Node], Iterable[Node | Text]], visitor: _Visitor) -> None:
+def _walk(tree: Tree, visitor: _Visitor) -> None:
     """Show a visitor all elements and texts in order, without recursion."""
-    stack: list[tuple[Node | Text, bool]] = [(root, False)]
+    stack: list[tuple[Node | Text, bool]] = [(tree.root, False)]
     while stack:
         node, over = stack.pop()
         if over:
             visitor.leave(node)  # type: ignore[arg-type]  # only what was entered
         elif isinstance(node, Text):
             visitor.text(node.data or "")
-        elif node.name.startswith("#document"):
-            stack.extend((child, False) for child in reversed([*children(node)]))
+        elif node is tree.root:
+            stack.extend((child, False) for child in reversed([*tree.children(node)]))
         elif isinstance(node, Element) and visitor.enter(node):
             stack.append((node, True))
-            stack.extend((child, False) for child in reversed([*children(node)]))
+            stack.extend((child, False) for child in reversed([*tree.children(node)]))
 
 
-def _elements(root: Node) -> Iterator[Node]:
-    """All elements in order, those of shadow roots too, not those of other templates."""
-    stack: list[Node | Text] = [root]
+def _elements(tree: Tree) -> Iterator[Node]:
+    """All elements in order, without those of templates."""
+    stack: list[Node | Text] = [tree.root]
     while stack:
         node = stack.pop()
         if isinstance(node, Element):
             yield node
         if isinstance(node, Node):
-            stack.extend(reversed([*_all_children(node)]))
+            stack.extend(reversed([*tree.children(node)]))
 
 
 def _is_read(node: Node) -> bool:
@@ -362,7 +358,7 @@ def text(html: str | Tree) -> str:
     What style sheets hide is not known here; only the `hidden` attribute is honoured.
     """
     tree, writer = parse(html), _TextWriter()
-    _walk(tree.root, tree.children, writer)
+    _walk(tree, writer)
     return "".join(writer.parts).strip("\n")
 
 
@@ -412,13 +408,13 @@ def links(html: str | Tree, base_url: str) -> list[dict[str, str]]:
     """
     tree = parse(html)
     collector = _LinkCollector(_references_of(tree, base_url))
-    _walk(tree.root, _all_children, collector)
+    _walk(tree, collector)
     return collector.links
 
 
 def _references_of(tree: Tree, url: str) -> _References:
     """The references of a document at a URL, or relative to its first `<base href>`."""
-    for node in _elements(tree.root):
+    for node in _elements(tree):
         if node.name == "base" and "href" in (node.attrs or {}):
             return _References(_References(url).resolve(_attribute(node, "href")) or url)
     return _References(url)
@@ -442,7 +438,7 @@ def metadata(html: str | Tree, url: str) -> dict[str, Any]:
     references = _references_of(tree, url)
     found: dict[str, Any] = dict.fromkeys(("title", "description", "canonical", "language"))
     found |= {"open_graph": {}, "twitter": {}, "json_ld": [], "icons": []}
-    for node in _elements(tree.root):
+    for node in _elements(tree):
         if node.namespace != "html":
             continue
         if node.name == "html" and found["language"] is None:
@@ -455,7 +451,7 @@ def metadata(html: str | Tree, url: str) -> dict[str, Any]:
             _read_link(node, references, found)
         elif node.name == "script" and _folded(_attribute(node, "type")).lower() == "application/ld+json":
             try:
-                value = json.loads(_text_within(tree, node), parse_constant=_refuse_constant)
+                value = json.loads(_text_within(tree, node))
             except (ValueError, RecursionError):
                 continue
             if _is_plain(value):
@@ -492,34 +488,19 @@ def _read_link(node: Node, references: _References, found: dict[str, Any]) -> No
         found["icons"].append(icon | {key: _folded(_attribute(node, key)) or None for key in ("sizes", "type")})
 
 
-def _refuse_constant(name: str) -> object:
-    raise ValueError(f"{name} is no JSON")
-
-
 def _is_plain(value: object) -> bool:
-    """Whether a JSON value can be passed on: not too deep, no halves of surrogate pairs."""
+    """Whether a JSON value can be passed on: no NaN, no halves of surrogate pairs, not too deep."""
+    try:
+        json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
+    except (ValueError, RecursionError):
+        return False
     level = [value]
     for _ in range(MAX_JSON_DEPTH):
-        inner: list[object] = []
-        for item in level:
-            if isinstance(item, dict):
-                inner += [*item.keys(), *item.values()]
-            elif isinstance(item, list):
-                inner += item
-            elif isinstance(item, str) and not _encodes(item):
-                return False
-        if not inner:
+        nested = [item.values() if isinstance(item, dict) else item for item in level if isinstance(item, dict | list)]
+        level = list(itertools.chain.from_iterable(nested))
+        if not level:
             return True
-        level = inner
     return False
-
-
-def _encodes(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 # ---- Markdown --------------------------------------------------------------------------------------------------------
@@ -899,9 +880,9 @@ def markdown(html: str | Tree, base_url: str) -> str:
     `data:`. Raises TooLarge.
     """
     tree, layout_tables = parse(html), _LayoutTables()
-    _walk(tree.root, tree.children, layout_tables)
+    _walk(tree, layout_tables)
     writer = _MarkdownWriter(tree, _references_of(tree, base_url), layout_tables.found)
-    _walk(tree.root, tree.children, writer)
+    _walk(tree, writer)
     writer.flush()
     return "\n".join(writer.out)
 
@@ -924,15 +905,7 @@ def select(html: str, selector: str) -> str | None:
         matches = query(root, selector)
     except SelectorError as error:
         raise InvalidSelector(f"selector {selector!r}: {error} (without a browser)") from error
-    if not matches:
-        return None
     # The library looks into templates too.
     wanted = {id(match) for match in matches}
-    stack: list[Node | Text] = [root]
-    while stack:
-        node = stack.pop()
-        if id(node) in wanted:
-            return node.to_html(pretty=False) if isinstance(node, Node) else None
-        if isinstance(node, Node):
-            stack.extend(reversed(node.children or ()))
-    return None
+    found = next((node for node in _elements(Tree(root, {})) if id(node) in wanted), None)
+    return found.to_html(pretty=False) if found is not None else None

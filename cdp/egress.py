@@ -21,7 +21,7 @@ import socket
 import struct
 import termios
 import unicodedata
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Collection, Iterable
 from contextlib import asynccontextmanager, suppress
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from urllib.parse import unquote
@@ -487,6 +487,7 @@ class Door:
     ledger: Ledger = attrs.field(factory=Ledger)
     refuse: Callable[[str], bool] | None = None
     """Hosts, by their canonical names, that the page can do without (`blocking.ad_filter`)."""
+    _tunnels: dict[trio.CancelScope, tuple[str, int]] = attrs.field(factory=dict)
     _lookups: trio.CapacityLimiter = attrs.field(factory=lambda: trio.CapacityLimiter(MAX_LOOKUPS))
     _connections: trio.Semaphore = attrs.field(factory=lambda: trio.Semaphore(MAX_CONNECTIONS))
 
@@ -494,6 +495,13 @@ class Door:
     def proxy_url(self) -> str:
         """For `Target.createBrowserContext(proxyServer=...)`."""
         return f"socks5://127.0.0.1:{self.port}"
+
+    def hang_up(self, endpoints: Collection[tuple[str, int]]) -> None:
+        """Close the connections to these hosts and ports: who waits for an answer learns that there will be none."""
+        wanted = {(canonical_host(host), port) for host, port in endpoints}
+        for scope, endpoint in self._tunnels.items():
+            if endpoint in wanted:
+                scope.cancel()
 
     async def _accept(self, listener: trio.SocketListener, tasks: trio.Nursery) -> None:
         """Serve every client in a task of its own; those over the limit wait in the listener's backlog."""
@@ -538,9 +546,14 @@ class Door:
             self.ledger.connections += 1
             self.ledger.record(host, port, None)
             await client.send_all(_reply(0))
-            fault = await _tunnel(client, upstream, self.ledger)
-            if fault is not None:
-                self.ledger.record(host, port, _failure(fault, host))
+            with trio.CancelScope() as scope:
+                self._tunnels[scope] = (canonical_host(host), port)
+                try:
+                    fault = await _tunnel(client, upstream, self.ledger)
+                    if fault is not None:
+                        self.ledger.record(host, port, _failure(fault, host))
+                finally:
+                    del self._tunnels[scope]
         finally:
             upstream.socket.close()
 

@@ -25,6 +25,9 @@ TOUCH_POINTS = 5
 # The first Chrome that sends client hints.
 _FIRST_WITH_HINTS = 89
 
+# Where a device's version does not matter.
+_ANY_PRODUCT = "Chrome/0"
+
 # BCP 47: language, script, region, variants, Unicode extension.
 _LOCALE = re.compile(
     r"[A-Za-z]{2,3}(-[A-Za-z]{4})?(-(?:[A-Za-z]{2}|[0-9]{3}))?"
@@ -40,7 +43,7 @@ def faults(options: RenderOptions) -> Iterator[tuple[str, str]]:
     """Field and fault for what no browser would take. A time zone that is well formed may still be unknown to it."""
     if options.device is not None:
         try:
-            devices.check(options.device)
+            resolved(options, _ANY_PRODUCT)
         except ValueError as error:
             yield "device", str(error)
         if options.user_agent is not None:
@@ -64,7 +67,7 @@ def resolved(options: T, product: str) -> T:
 def viewport_of(options: RenderOptions) -> Viewport:
     """The viewport of the device, or of its own; an unknown device counts as none."""
     with contextlib.suppress(ValueError):
-        return resolved(options, "Chrome/0").viewport
+        return resolved(options, _ANY_PRODUCT).viewport
     return options.viewport
 
 
@@ -171,22 +174,21 @@ def client_hints(user_agent: str, product: str, *, own: bool = False) -> dict[st
 
     `own`: it is the running browser's own, which claims no brand but Chromium.
     """
-    found = re.search(r"(?:Headless)?Chrome/(\d{1,9})(\.[\d.]{0,30})?", user_agent)
-    if found is None or int(found[1]) < _FIRST_WITH_HINTS:
+    found = re.search(r"Chrome/(\d{1,9}[\d.]{0,30})", user_agent)
+    if found is None or (major := int(_major(found[1]))) < _FIRST_WITH_HINTS:
         return None
-    major = found[1]
-    chromium = _full_version(found[0].partition("/")[2], product)
-    brand = None if own else _brand(user_agent, major, chromium)
-    grease, grease_version = _grease(int(major))
-    brands = [(grease, grease_version, f"{grease_version}.0.0.0"), ("Chromium", major, chromium)]
-    if brand is not None:
-        brands.append(brand)
-    brands = [brands[index] for index in _order(int(major), len(brands))]
+    chromium = _full_version(found[1], product)
+    brands = [_grease(major), ("Chromium", chromium)]
+    if edge := re.search(r"\bEdgA?/(\d{1,9}[\d.]{0,30})", user_agent):
+        brands.append(("Microsoft Edge", _full_version(edge[1], product)))
+    elif not own and "Chromium/" not in user_agent:
+        brands.append(("Google Chrome", chromium))
+    brands = [brands[index] for index in _order(major, len(brands))]
     name, version, architecture, bitness, model = _system(user_agent)
     mobile = " Mobile" in user_agent
     return {
-        "brands": [{"brand": brand, "version": short} for brand, short, _ in brands],
-        "fullVersionList": [{"brand": brand, "version": full} for brand, _, full in brands],
+        "brands": [{"brand": brand, "version": _major(version)} for brand, version in brands],
+        "fullVersionList": [{"brand": brand, "version": version} for brand, version in brands],
         "platform": name,
         "platformVersion": version,
         "architecture": architecture,
@@ -198,28 +200,16 @@ def client_hints(user_agent: str, product: str, *, own: bool = False) -> dict[st
     }
 
 
+def _major(version: str) -> str:
+    return version.partition(".")[0]
+
+
 def _full_version(version: str, product: str) -> str:
     """The version that a reduced one (`156.0.0.0`) stands for: the running browser's, when that is the same major."""
     own = product.partition("/")[2]
-    major = version.partition(".")[0]
-    if version.removeprefix(major) in ("", ".0.0.0") and own.partition(".")[0] == major:
+    if version in (_major(own), f"{_major(own)}.0.0.0"):
         return own
     return version.rstrip(".")
-
-
-def _brand(user_agent: str, major: str, chromium: str) -> tuple[str, str, str] | None:
-    """Brand, version and full version of the product built on Chromium."""
-    for token, name in (("Edg", "Microsoft Edge"), ("EdgA", "Microsoft Edge"), ("OPR", "Opera")):
-        found = re.search(rf"\b{token}/(\d{{1,9}})(\.[\d.]{{0,30}})?", user_agent)
-        if found is not None:
-            full = chromium if found[1] == major and (found[2] or ".0.0.0") == ".0.0.0" else found[0].partition("/")[2]
-            return name, found[1], full.rstrip(".")
-    if found := re.search(r"SamsungBrowser/(\d{1,9})(\.\d{1,9})?", user_agent):
-        return "Samsung Internet", found[1] + (found[2] or ""), found[1] + (found[2] or "")
-    if "Chromium/" in user_agent:
-        return None
-    name = "Android WebView" if "; wv)" in user_agent else "Google Chrome"
-    return ("HeadlessChrome" if "HeadlessChrome/" in user_agent else name), major, chromium
 
 
 # As Chromium makes them (components/embedder_support/user_agent_utils.cc): a brand that means nothing, and an order,
@@ -231,7 +221,7 @@ _ORDERS = ((0, 1, 2), (0, 2, 1), (1, 0, 2), (1, 2, 0), (2, 0, 1), (2, 1, 0))
 
 def _grease(major: int) -> tuple[str, str]:
     first, second = (_GREASE_CHARS[number % len(_GREASE_CHARS)] for number in (major, major + 1))
-    return f"Not{first}A{second}Brand", _GREASE_VERSIONS[major % len(_GREASE_VERSIONS)]
+    return f"Not{first}A{second}Brand", f"{_GREASE_VERSIONS[major % len(_GREASE_VERSIONS)]}.0.0.0"
 
 
 def _order(major: int, count: int) -> list[int]:
@@ -247,10 +237,8 @@ def _system(user_agent: str) -> tuple[str, str, str, str, str]:
     ):
         # `K` is what a reduced user agent puts in the place of every model.
         return "Android", _three(found[1]), "", "", "" if found[2] in (None, "K") else found[2]
-    if found := re.search(r"Windows NT (\d+)\.(\d+)", user_agent):
-        # Windows 7 and 8 have versions of their own there; all others tell 10 or more.
-        version = {"6.1": "0.1.0", "6.2": "0.2.0", "6.3": "0.3.0"}.get(f"{found[1]}.{found[2]}", "10.0.0")
-        return "Windows", version, "x86", "64" if re.search("Win64|WOW64|x64", user_agent) else "32", ""
+    if "Windows NT" in user_agent:
+        return "Windows", "10.0.0", "x86", "64" if re.search("Win64|WOW64|x64", user_agent) else "32", ""
     if found := re.search(r"Intel Mac OS X (\d+(?:[_.]\d+)*)", user_agent):
         return "macOS", _three(found[1].replace("_", ".")), "x86", "64", ""
     if found := re.search(r"CrOS (\S+) (\d+(?:\.\d+)*)", user_agent):

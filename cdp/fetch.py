@@ -1,7 +1,8 @@
 """One document without a browser: a plain GET through the egress door, with a browser's headers, cookies and errors.
 
-Redirects, cookies, authentication and decoding are done here, by the rules and within the limits of Chromium, so that
-a client meets the same errors as with a browser. One TCP connection is kept along redirects where the servers let it.
+h11 speaks HTTP, as no client fits: httpx leaves the generators of unread bodies behind, of which trio warns. Redirects,
+credentials and limits are Chromium's, so that a client meets the same errors as with a browser. Digest authentication
+is our own: the standard library's knows neither SHA-256 (before Python 3.14) nor session keys.
 """
 
 from __future__ import annotations
@@ -10,7 +11,6 @@ import errno
 import functools
 import hashlib
 import html
-import http.cookiejar
 import itertools
 import re
 import secrets
@@ -18,10 +18,13 @@ import ssl
 import time
 import zlib
 from base64 import b64encode
-from collections.abc import AsyncGenerator, Iterator, Mapping
-from contextlib import aclosing
+from collections.abc import Iterator, Mapping
+from email.message import Message
+from http.cookiejar import CookieJar, DefaultCookiePolicy
+from types import SimpleNamespace
+from typing import Any
 from urllib.parse import unquote, urlsplit
-from urllib.request import parse_http_list, parse_keqv_list
+from urllib.request import Request, parse_http_list, parse_keqv_list
 
 import attrs
 import certifi
@@ -31,8 +34,9 @@ import webencodings
 
 from . import network
 from .document import absolute_url
-from .egress import AddressPolicy, Door, FailureKind, host_literal, open_door
-from .errors import CDPError, InvalidOption, NavigationError, NotAPage, TooLarge
+from .egress import AddressPolicy, Door, FailureKind, open_door
+from .emulation import languages
+from .errors import NavigationError, NotAPage, TooLarge
 from .options import Auth, Cookie, PageOptions
 from .page import MAX_HTML_BYTES
 
@@ -41,14 +45,11 @@ MAX_REDIRECTS = 19
 MAX_ENCODINGS = 3
 """Content encodings around each other; each may multiply the work of the next."""
 MAX_COOKIES = 180
-"""Kept per fetch, as many as Chromium keeps per site."""
+"""Taken from one answer, as many as Chromium keeps per site; a hostile head has 40,000."""
 MAX_HEAD_BYTES = 2**18
 """Status line and headers of an answer, as in Chromium."""
 MAX_CHALLENGE_CHARS = 2**13
 RECEIVE_BYTES = 2**16
-DRAIN_BYTES = 2**16
-"""The body of a redirect or a challenge is read up to here, for up to `DRAIN_S`, so that its connection can go on."""
-DRAIN_S = 0.2
 PRESCAN_BYTES = 1024
 """How far a document's own word about its encoding is looked for (HTML Standard, "encoding sniffing algorithm")."""
 SNIFF_BYTES = 1445
@@ -58,8 +59,6 @@ PIECE_BYTES = 2**18
 
 # Of Chromium 156, without the exchange format that only browsers read.
 _ACCEPT = "text/html,application/xhtml+xml,application/xml;q=0.9,image/jxl,image/avif,image/webp,image/apng,*/*;q=0.8"
-_ENCODINGS = frozenset(("gzip", "x-gzip", "deflate", "br", "zstd"))
-_DECODED = frozenset(("gzip", "x-gzip", "deflate"))
 _REDIRECTS = (301, 302, 303, 307, 308)
 _PORTS = (
     "0 1 7 9 11 13 15 17 19 20 21 22 23 25 37 42 43 53 69 77 79 87 95 101 102 103 104 109 110 111 113 115 117 119 123 "
@@ -79,6 +78,7 @@ _SHOWN_TYPES = re.compile(
 )
 _MARKUP_TYPES = re.compile(r"text/(?:html|xml)|application/xml|[^/]+/[^/]+\+xml")
 _MIME_TYPE = re.compile(r"\s*([!#$%&'+.^_`|~0-9A-Za-z-]+/[!#$%&'+.^_`|~0-9A-Za-z-]+)\s*(?:;|$)")
+_CHARSET = re.compile(r";\s*charset\s*=\s*[\"']?([^\s\"';]+)", re.IGNORECASE)
 
 
 @attrs.frozen
@@ -90,8 +90,6 @@ class Fetched:
     status_code: int
     redirects: tuple[str, ...]
     """The URLs whose servers redirected, the first first."""
-    content_type: str
-    """The MIME type, sniffed where the server names none."""
     html: str
     """The document. A text or JSON document is wrapped in `<pre>`, as browsers do to show it."""
 
@@ -104,54 +102,29 @@ async def fetch(
     max_bytes: int = MAX_HTML_BYTES,
     trust: ssl.SSLContext | None = None,
 ) -> Fetched:
-    """Get the document at `options.url`.
+    """Get the document at `options.url`, which is canonical.
 
     Of the options, `url`, `headers`, `cookies`, `referer`, `auth`, `user_agent`, `locale` and `ignore_tls_errors`
     count. `user_agent` is what is said without the option. `max_bytes` is the limit of the decoded body. `trust` is
     the TLS context, by default one with the authorities that certifi lists, as Chromium has its own.
 
-    Raises NavigationError, NotAPage, TooLarge, and InvalidOption for a URL or header that no request can carry.
-    Cancellation closes the connection at once.
+    Raises NavigationError, NotAPage, TooLarge. Cancellation closes the connection at once.
     """
-    assert options.url is not None
-    try:
-        url = absolute_url(None, network.parse_url(options.url)) or ""
-    except ValueError as error:
-        raise InvalidOption(f"url {error}") from error
-    if trust is None or options.ignore_tls_errors:
+    if trust is None:
         # Reading the authorities takes 30 ms, once.
-        trust = await trio.to_thread.run_sync(_unverified if options.ignore_tls_errors else _verified)
+        trust = await trio.to_thread.run_sync(_tls, not options.ignore_tls_errors)
     async with open_door(policy) as door:
-        run = _Fetch(door, trust, options, user_agent, max_bytes, url)
-        try:
-            return await run.run()
-        finally:
-            run.close()
+        return await _Fetch(door, trust, options, user_agent, max_bytes).run()
 
 
-def _context(*, verified: bool) -> ssl.SSLContext:
-    context = ssl.create_default_context(cafile=certifi.where() if verified else None)
+@functools.cache
+def _tls(verified: bool) -> ssl.SSLContext:
+    context = ssl.create_default_context(cafile=certifi.where())
     if not verified:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
     context.set_alpn_protocols(["http/1.1"])
     return context
-
-
-@functools.cache
-def _verified() -> ssl.SSLContext:
-    return _context(verified=True)
-
-
-@functools.cache
-def _unverified() -> ssl.SSLContext:
-    return _context(verified=False)
-
-
-def accept_language(locale: str) -> str:
-    """The header that Chromium makes of a locale: `de-CH,de;q=0.9`."""
-    language, dash, _ = locale.partition("-")
-    return f"{locale},{language};q=0.9" if dash else locale
 
 
 # ---- One connection --------------------------------------------------------------------------------------------------
@@ -160,58 +133,39 @@ def accept_language(locale: str) -> str:
 Headers = list[tuple[bytes, bytes]]
 
 
-@attrs.define(eq=False)
 class _Connection:
-    """HTTP/1.1 with one server. Closing it needs no await, so that cancellation leaves nothing open."""
+    """HTTP/1.1 with one server, for one request."""
 
-    origin: str
-    transport: trio.SocketStream
-    stream: trio.SocketStream | trio.SSLStream[trio.SocketStream]
-    protocol: h11.Connection = attrs.field(
-        factory=lambda: h11.Connection(h11.CLIENT, max_incomplete_event_size=MAX_HEAD_BYTES)
-    )
-    received: bool = False
-    """Something came since the last request."""
-    used: bool = False
-    """It has carried an exchange before; the server may have closed it meanwhile."""
+    def __init__(self, transport: trio.SocketStream) -> None:
+        self.transport = transport
+        self.received = False
+        """Something came."""
+        self.response: h11.Response | None = None
+        """The head of the answer, once it is there."""
+        self._stream: trio.abc.Stream = transport
+        self._protocol = h11.Connection(h11.CLIENT, max_incomplete_event_size=MAX_HEAD_BYTES)
+
+    async def secure(self, trust: ssl.SSLContext, host: str) -> None:
+        # https_compatible: a server that ends without close_notify reads as an end, as in browsers.
+        self._stream = trio.SSLStream(self.transport, trust, server_hostname=host, https_compatible=True)
+        await self._stream.do_handshake()
 
     async def ask(self, target: str, headers: Headers) -> h11.Response:
         """Send a GET and wait for the head of the answer."""
-        if self.protocol.our_state is h11.DONE:
-            self.protocol.start_next_cycle()
-            self.used = True
-        self.received = False
-        request = h11.Request(method="GET", target=target, headers=headers)
-        data = (self.protocol.send(request) or b"") + (self.protocol.send(h11.EndOfMessage()) or b"")
-        await self.stream.send_all(data)
-        while True:
-            event = await self._next_event()
-            if isinstance(event, h11.Response):
-                return event
-            if not isinstance(event, h11.InformationalResponse):
-                raise h11.RemoteProtocolError("no answer")
-
-    async def body(self) -> AsyncGenerator[bytes]:
-        """The body as it is sent, without its transfer encoding."""
-        while isinstance(event := await self._next_event(), h11.Data):
-            yield bytes(event.data)
-
-    async def _next_event(self) -> h11.Event:
-        while (event := self.protocol.next_event()) is h11.NEED_DATA:
-            data = await self.stream.receive_some(RECEIVE_BYTES)
-            self.received = self.received or bool(data)
-            self.protocol.receive_data(bytes(data))
-        assert not isinstance(event, type)
+        events = (h11.Request(method="GET", target=target, headers=headers), h11.EndOfMessage())
+        await self._stream.send_all(b"".join(self._protocol.send(event) or b"" for event in events))
+        while not isinstance(event := await self.next_event(), h11.Response):
+            pass
+        self.response = event
         return event
 
-    @property
-    def is_idle(self) -> bool:
-        """Whether the next request may go here."""
-        return self.protocol.our_state is h11.DONE and self.protocol.their_state is h11.DONE
-
-    def close(self) -> None:
-        """Close the socket, whatever state it is in."""
-        self.transport.socket.close()
+    async def next_event(self) -> h11.Event:
+        while (event := self._protocol.next_event()) is h11.NEED_DATA:
+            data = await self._stream.receive_some(RECEIVE_BYTES)
+            self.received = self.received or bool(data)
+            self._protocol.receive_data(bytes(data))
+        assert not isinstance(event, type)
+        return event
 
 
 async def _through_door(transport: trio.SocketStream, host: str, port: int) -> bool:
@@ -238,96 +192,62 @@ class _Fetch:
     """One document, from the first request to the last byte."""
 
     def __init__(
-        self, door: Door, trust: ssl.SSLContext, options: PageOptions, user_agent: str, max_bytes: int, url: str
+        self, door: Door, trust: ssl.SSLContext, options: PageOptions, user_agent: str, max_bytes: int
     ) -> None:
         self._door = door
         self._trust = trust
         self._options = options
         self._user_agent = options.user_agent or user_agent
         self._max_bytes = max_bytes
+        url = absolute_url(None, options.url or "")
+        assert url is not None
         self._url, self._credentials = _without_credentials(url)
         self._own_origin = network.origin_of(self._url)
         self._own_credentials = options.auth or self._credentials
+        self._authorization: str | None = None
+        """The answer to the challenge of the current URL."""
         self._redirects: list[str] = []
-        self._cookies = CookieJar()
+        self._cookies = Cookies()
         for cookie in options.cookies:
             self._cookies.add(cookie, self._url)
-        self._connection: _Connection | None = None
-
-    def close(self) -> None:
-        """Close the connection, if any."""
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
 
     async def run(self) -> Fetched:
         """Follow redirects and challenges to the document."""
-        authorization: str | None = None
         while True:
-            response = await self._ask(authorization)
-            self._cookies.take(_values(response, "set-cookie"), self._url)
-            location = _location(response)
-            if location is not None:
-                await self._drain(response)
-                self._redirect(location)
-                authorization = None
-                continue
-            if response.status_code == 401 and authorization is None:
-                authorization = self._authorization(response)
-                if authorization is not None:
-                    await self._drain(response)
-                    continue
-            return await self._read(response)
-
-    async def _ask(self, authorization: str | None) -> h11.Response:
-        """The head of the answer to a GET of the current URL."""
-        parts = urlsplit(self._url)
-        if parts.port in _UNSAFE_PORTS:
-            raise NavigationError("net::ERR_UNSAFE_PORT")
-        target = parts._replace(scheme="", netloc="", fragment="").geturl() or "/"
-        headers = self._headers(authorization)
-        try:
-            connection = await self._connected()
+            host, port = network.endpoint_of(self._url)
+            if port in _UNSAFE_PORTS:
+                raise NavigationError("net::ERR_UNSAFE_PORT")
+            connection = _Connection(await trio.open_tcp_stream("127.0.0.1", self._door.port))
             try:
-                return await connection.ask(target, headers)
-            except (trio.BrokenResourceError, h11.RemoteProtocolError):
-                if not connection.used or connection.received:
-                    raise
-            # The server had closed the kept connection before it saw the request.
-            self.close()
-            connection = await self._connected()
-            return await connection.ask(target, headers)
-        except (trio.BrokenResourceError, h11.ProtocolError) as error:
-            raise self._failure(error, None) from error
+                if not await _through_door(connection.transport, host, port):
+                    raise self._unreached(host, port)
+                if self._url.startswith("https:"):
+                    await connection.secure(self._trust, host)
+                response = await connection.ask(_target(self._url), self._headers())
+                self._cookies.take(_values(response, "set-cookie"), self._url)
+                if not self._goes_on(response):
+                    return await self._read(connection, response)
+            except (trio.BrokenResourceError, h11.RemoteProtocolError, zlib.error) as error:
+                raise NavigationError(f"net::ERR_{_fault(error, connection)}") from error
+            finally:
+                # Needs no await, so that cancellation leaves nothing open.
+                connection.transport.socket.close()
 
-    async def _connected(self) -> _Connection:
-        """The connection for the current URL: the last one, or a new one."""
-        origin, (host, port) = network.origin_of(self._url), network.endpoint_of(self._url)
-        if self._connection is not None and self._connection.origin == origin and self._connection.is_idle:
-            return self._connection
-        self.close()
-        transport = await trio.open_tcp_stream("127.0.0.1", self._door.port)
-        self._connection = connection = _Connection(origin, transport, transport)
-        if not await _through_door(transport, host, port):
-            cause = self._door.ledger.failure_at(host, port)
-            if cause is None:
-                raise NavigationError("net::ERR_NAME_NOT_RESOLVED")
-            raise NavigationError(cause.net_error, blocked=cause.text if cause.kind is FailureKind.blocked else None)
-        if urlsplit(self._url).scheme == "https":
-            # https_compatible: a server that ends without close_notify reads as an end, as in browsers.
-            stream = trio.SSLStream(transport, self._trust, server_hostname=host, https_compatible=True)
-            await stream.do_handshake()
-            connection.stream = stream
-        return connection
+    def _unreached(self, host: str, port: int) -> NavigationError:
+        cause = self._door.ledger.failure_at(host, port)
+        if cause is None:
+            return NavigationError("net::ERR_NAME_NOT_RESOLVED")
+        return NavigationError(cause.net_error, blocked=cause.text if cause.kind is FailureKind.blocked else None)
 
-    def _headers(self, authorization: str | None) -> Headers:
-        options = self._options
+    def _headers(self) -> Headers:
+        spoken = languages(self._options.locale)
         headers = {
             "Host": urlsplit(self._url).netloc,
             "Connection": "keep-alive",
             "Upgrade-Insecure-Requests": "1",
             "User-Agent": self._user_agent,
-            "Accept-Language": accept_language(options.locale),
+            # As Chromium makes it of a locale, which has one or two.
+            "Accept-Language": ",".join(spoken) + (";q=0.9" if len(spoken) == 2 else ""),
             "Accept": _ACCEPT,
             "Sec-Fetch-Site": "none",
             "Sec-Fetch-Mode": "navigate",
@@ -335,22 +255,30 @@ class _Fetch:
             "Sec-Fetch-Dest": "document",
         }
         if network.origin_of(self._url) == self._own_origin:
-            if options.referer is not None:
-                headers["Referer"] = options.referer
-            headers = {item["name"]: item["value"] for item in network.merged_headers(headers, options.headers)}
-        if authorization is not None:
-            headers = {name: value for name, value in headers.items() if name.lower() != "authorization"}
-            headers["Authorization"] = authorization
+            if self._options.referer is not None:
+                headers["Referer"] = self._options.referer
+            headers = _merged(headers, self._options.headers)
         # Nothing else can be decoded here, whatever the client says.
-        headers = {name: value for name, value in headers.items() if name.lower() != "accept-encoding"}
-        headers["Accept-Encoding"] = "gzip, deflate"
-        cookies = self._cookies.header(self._url)
-        if cookies:
-            headers["Cookie"] = cookies
-        return [(name.encode(), value.encode(errors="replace")) for name, value in headers.items()]
+        ours = {"Accept-Encoding": "gzip, deflate"}
+        if self._authorization is not None:
+            ours["Authorization"] = self._authorization
+        if cookies := self._cookies.header(self._url):
+            ours["Cookie"] = cookies
+        headers = _merged(headers, ours)
+        return [(name.encode(), value.strip().encode(errors="replace")) for name, value in headers.items()]
+
+    def _goes_on(self, response: h11.Response) -> bool:
+        """Whether another request must follow, which is then ready to be made."""
+        location = next(filter(None, _values(response, "location")), None)
+        if response.status_code in _REDIRECTS and location is not None:
+            self._redirect(location)
+            return True
+        if response.status_code == 401 and self._authorization is None:
+            self._authorization = self._answer(_values(response, "www-authenticate"))
+            return self._authorization is not None
+        return False
 
     def _redirect(self, location: str) -> None:
-        """Go on to where the server points."""
         target = absolute_url(self._url, location)
         if target is not None and urlsplit(target).scheme not in ("http", "https"):
             raise NavigationError("net::ERR_UNSAFE_REDIRECT")
@@ -364,137 +292,45 @@ class _Fetch:
             raise NavigationError("net::ERR_TOO_MANY_REDIRECTS")
         self._redirects.append(self._url)
         self._url, self._credentials = _without_credentials(target)
+        self._authorization = None
 
-    def _authorization(self, response: h11.Response) -> str | None:
+    def _answer(self, challenges: list[str]) -> str | None:
         """The answer to a challenge, where there are credentials for the origin that asks."""
         own = network.origin_of(self._url) == self._own_origin
         auth = self._own_credentials if own else self._credentials
         if auth is None:
             return None
-        challenges = _challenges(_values(response, "www-authenticate"))
-        digest = _digest(auth, challenges["digest"], self._url) if "digest" in challenges else None
-        if digest is None and "basic" in challenges:
+        parameters = _by_scheme(challenges)
+        digest = _digest(auth, parameters["digest"], _target(self._url)) if "digest" in parameters else None
+        if digest is None and "basic" in parameters:
             return "Basic " + b64encode(f"{auth.username}:{auth.password}".encode()).decode()
         return digest
 
-    async def _drain(self, response: h11.Response) -> None:
-        """Read the rest of a short body, which lets the connection be used again."""
-        assert self._connection is not None
-        if (_size_bytes(response) or 0) > DRAIN_BYTES:
-            return
-        count = 0
-        with trio.move_on_after(DRAIN_S):
-            try:
-                async with aclosing(self._connection.body()) as pieces:
-                    async for piece in pieces:
-                        count += len(piece)
-                        if count > DRAIN_BYTES:
-                            return
-            except (trio.BrokenResourceError, h11.RemoteProtocolError):
-                # Nobody needs that body.
-                self.close()
-
-    async def _read(self, response: h11.Response) -> Fetched:
+    async def _read(self, connection: _Connection, response: h11.Response) -> Fetched:
         """The document of the last answer."""
         if response.status_code in (204, 205):
             raise NotAPage(f"the server answered {response.status_code}, without a document")
         said_type, charset = _content_type(response)
-        kind = _refusal(response, said_type)
-        if kind is not None:
-            raise NotAPage(kind, said_type, _size_bytes(response))
+        _check_page(response, said_type)
+        decoders = _decoders(response)
         body = bytearray()
-        try:
-            async with aclosing(self._decoded_body(response)) as pieces:
-                async for piece in pieces:
-                    sniffed = len(body) >= SNIFF_BYTES
-                    body += piece
-                    if len(body) > self._max_bytes:
-                        raise TooLarge(f"the document is over the limit of {_shown(self._max_bytes)} of HTML")
-                    if not sniffed and len(body) >= SNIFF_BYTES:
-                        _check_sniffed(said_type, body, response)
-        except (trio.BrokenResourceError, h11.RemoteProtocolError) as error:
-            raise self._failure(error, response) from error
-        _check_sniffed(said_type, body, response)
-        content_type = said_type or _sniffed(body)
+        while isinstance(event := await connection.next_event(), h11.Data):
+            for piece in _decoded(decoders, bytes(event.data)):
+                body += piece
+                if len(body) > self._max_bytes:
+                    raise TooLarge(f"the document is over the limit of {self._max_bytes // 2**20} MiB of HTML")
+                await trio.lowlevel.checkpoint()
+        if said_type in (None, "text/plain"):
+            _check_page(response, _sniffed(body))
         text = await trio.to_thread.run_sync(decode, bytes(body), charset)
-        if not _MARKUP_TYPES.fullmatch(content_type):
+        if not _MARKUP_TYPES.fullmatch(said_type or _sniffed(body)):
             text = f"<pre>\n{html.escape(text, quote=False)}</pre>"
-        return Fetched(self._url, response.status_code, tuple(self._redirects), content_type, text)
-
-    async def _decoded_body(self, response: h11.Response) -> AsyncGenerator[bytes]:
-        assert self._connection is not None
-        encodings = [
-            part.strip().lower() for value in _values(response, "content-encoding") for part in value.split(",")
-        ]
-        encodings = [name for name in encodings if name not in ("", "identity")]
-        if not _ENCODINGS.issuperset(encodings):
-            # Chromium leaves the body as it is when it does not know one of them.
-            encodings = []
-        if len(encodings) > MAX_ENCODINGS or not _DECODED.issuperset(encodings):
-            raise NavigationError("net::ERR_CONTENT_DECODING_FAILED")
-        decoders = [Inflater(name) for name in reversed(encodings)]
-        async with aclosing(self._connection.body()) as pieces:
-            async for raw in pieces:
-                try:
-                    for piece in _decoded(decoders, raw):
-                        yield piece
-                        await trio.lowlevel.checkpoint()
-                except zlib.error as error:
-                    raise NavigationError("net::ERR_CONTENT_DECODING_FAILED") from error
-
-    def _failure(self, error: Exception, response: h11.Response | None) -> CDPError:
-        """What Chromium would have called a fault of the connection."""
-        if isinstance(error, h11.LocalProtocolError):
-            return InvalidOption(f"the request cannot be sent: {error}")
-        if isinstance(error, h11.RemoteProtocolError):
-            began = self._connection is not None and self._connection.received
-            return NavigationError(_protocol_error(error, response, began=began))
-        cause = self._door.ledger.failure_at(*network.endpoint_of(self._url))
-        if cause is not None:
-            return NavigationError(cause.net_error)
-        if isinstance(error.__cause__, ssl.SSLError):
-            return NavigationError(_tls_error(error.__cause__))
-        if isinstance(error.__cause__, OSError) and error.__cause__.errno in (errno.ECONNRESET, errno.EPIPE):
-            return NavigationError("net::ERR_CONNECTION_RESET")
-        return NavigationError("net::ERR_CONNECTION_CLOSED")
+        return Fetched(self._url, response.status_code, tuple(self._redirects), text)
 
 
-_CERTIFICATE_ERRORS = {
-    9: "DATE_INVALID",  # not yet valid
-    10: "DATE_INVALID",
-    23: "REVOKED",
-    62: "COMMON_NAME_INVALID",
-    64: "COMMON_NAME_INVALID",  # an IP address
-    66: "WEAK_KEY",
-    68: "WEAK_SIGNATURE_ALGORITHM",
-    # No chain to an authority that is trusted.
-    **dict.fromkeys((2, 18, 19, 20, 21, 24, 27), "AUTHORITY_INVALID"),
-}
-_CIPHER_REASONS = ("UNSUPPORTED_PROTOCOL", "TLSV1_ALERT_PROTOCOL_VERSION", "SSLV3_ALERT_HANDSHAKE_FAILURE")
-
-
-def _tls_error(error: ssl.SSLError) -> str:
-    """Chromium's name of a TLS fault; certificates by OpenSSL's codes (`X509_V_ERR_*`)."""
-    if isinstance(error, ssl.SSLCertVerificationError):
-        return f"net::ERR_CERT_{_CERTIFICATE_ERRORS.get(error.verify_code, 'INVALID')}"
-    if isinstance(error, ssl.SSLEOFError):
-        return "net::ERR_CONNECTION_CLOSED"
-    if error.reason in _CIPHER_REASONS:
-        return "net::ERR_SSL_VERSION_OR_CIPHER_MISMATCH"
-    return "net::ERR_SSL_PROTOCOL_ERROR"
-
-
-def _protocol_error(error: h11.RemoteProtocolError, response: h11.Response | None, *, began: bool) -> str:
-    """Chromium's name of what the server did to HTTP; `began` when something came."""
-    if response is None:
-        if error.error_status_hint == 431:
-            return "net::ERR_RESPONSE_HEADERS_TOO_BIG"
-        return "net::ERR_INVALID_HTTP_RESPONSE" if began else "net::ERR_EMPTY_RESPONSE"
-    # Only h11's words tell a body that ends early from one that is no HTTP.
-    if "peer closed connection" not in str(error):
-        return "net::ERR_INVALID_CHUNKED_ENCODING"
-    chunked = _values(response, "transfer-encoding")
-    return "net::ERR_INCOMPLETE_CHUNKED_ENCODING" if chunked else "net::ERR_CONTENT_LENGTH_MISMATCH"
+def _target(url: str) -> str:
+    """What a request line says of a URL."""
+    return urlsplit(url)._replace(scheme="", netloc="", fragment="").geturl()
 
 
 def _without_credentials(url: str) -> tuple[str, Auth | None]:
@@ -506,10 +342,13 @@ def _without_credentials(url: str) -> tuple[str, Auth | None]:
     return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl(), auth
 
 
+def _merged(own: Mapping[str, str], extra: Mapping[str, str]) -> dict[str, str]:
+    return {item["name"]: item["value"] for item in network.merged_headers(own, extra)}
+
+
 def _values(response: h11.Response, name: str) -> list[str]:
     """All values of a header, in UTF-8 as far as they are, else byte by byte."""
-    values = [value for key, value in response.headers if key == name.encode()]
-    return [_header_text(value) for value in values]
+    return [_header_text(value) for key, value in response.headers if key == name.encode()]
 
 
 def _header_text(value: bytes) -> str:
@@ -519,129 +358,133 @@ def _header_text(value: bytes) -> str:
         return value.decode("latin-1")
 
 
-def _location(response: h11.Response) -> str | None:
-    """Where a redirect points; an answer without a place to go is a document."""
-    if response.status_code not in _REDIRECTS:
-        return None
-    return next((value for value in _values(response, "location") if value), None)
+# ---- Faults ----------------------------------------------------------------------------------------------------------
+
+# By OpenSSL's codes (`X509_V_ERR_*`); most others mean that there is no chain to an authority that is trusted.
+_CERTIFICATE_FAULTS = {9: "DATE_INVALID", 10: "DATE_INVALID", 62: "COMMON_NAME_INVALID", 64: "COMMON_NAME_INVALID"}
+_CIPHER_REASONS = ("UNSUPPORTED_PROTOCOL", "TLSV1_ALERT_PROTOCOL_VERSION", "SSLV3_ALERT_HANDSHAKE_FAILURE")
+
+
+def _fault(error: Exception, connection: _Connection) -> str:
+    """What Chromium calls what became of a connection, without `net::ERR_`."""
+    if isinstance(error, zlib.error):
+        return "CONTENT_DECODING_FAILED"
+    if isinstance(error, h11.RemoteProtocolError):
+        return _protocol_fault(error, connection)
+    cause = error.__cause__
+    if isinstance(cause, ssl.SSLCertVerificationError):
+        return f"CERT_{_CERTIFICATE_FAULTS.get(cause.verify_code, 'AUTHORITY_INVALID')}"
+    if isinstance(cause, ssl.SSLError) and not isinstance(cause, ssl.SSLEOFError):
+        return "SSL_VERSION_OR_CIPHER_MISMATCH" if cause.reason in _CIPHER_REASONS else "SSL_PROTOCOL_ERROR"
+    if isinstance(cause, OSError) and cause.errno in (errno.ECONNRESET, errno.EPIPE):
+        return "CONNECTION_RESET"
+    return "CONNECTION_CLOSED"
+
+
+def _protocol_fault(error: h11.RemoteProtocolError, connection: _Connection) -> str:
+    if connection.response is None:
+        if error.error_status_hint == 431:
+            return "RESPONSE_HEADERS_TOO_BIG"
+        return "INVALID_HTTP_RESPONSE" if connection.received else "EMPTY_RESPONSE"
+    # Only h11's words tell a body that ends early from one that is no HTTP.
+    if "peer closed connection" not in str(error):
+        return "INVALID_CHUNKED_ENCODING"
+    chunked = _values(connection.response, "transfer-encoding")
+    return "INCOMPLETE_CHUNKED_ENCODING" if chunked else "CONTENT_LENGTH_MISMATCH"
 
 
 # ---- Authentication --------------------------------------------------------------------------------------------------
 
 _SCHEME_START = re.compile(r"(?:^|,)\s*([A-Za-z]+)(?:\s+(?=[^\s=])|\s*(?=,|$))")
-_HASHES: Mapping[str, str] = {"MD5": "md5", "SHA-256": "sha256", "SHA-512-256": "sha512_256"}
+_HASHES = {"MD5": "md5", "SHA-256": "sha256"}
 
 
-def _challenges(values: list[str]) -> dict[str, str]:
+def _by_scheme(challenges: list[str]) -> dict[str, str]:
     """The parameters of each scheme, the first of each, by its name in lower case."""
     found: dict[str, str] = {}
-    for value in values:
+    for value in challenges:
         starts = list(_SCHEME_START.finditer(value[:MAX_CHALLENGE_CHARS]))
         for start, following in itertools.zip_longest(starts, starts[1:]):
             found.setdefault(start[1].lower(), value[start.end() : following.start() if following else None])
     return found
 
 
-def _digest(auth: Auth, challenge: str, url: str) -> str | None:
+def _digest(auth: Auth, challenge: str, target: str) -> str | None:
     """The answer to a digest challenge (RFC 7616); None for one that nobody understands."""
     try:
         said = {key.lower(): value for key, value in parse_keqv_list(parse_http_list(challenge)).items()}
     except (ValueError, IndexError):
         return None
     algorithm, session, _ = said.get("algorithm", "MD5").upper().partition("-SESS")
-    qops = [qop.strip().lower() for qop in said.get("qop", "").split(",")]
-    if algorithm not in _HASHES or not {"realm", "nonce"} <= said.keys() or not {"", "auth"} & set(qops):
+    qops = {qop.strip().lower() for qop in said.get("qop", "").split(",")}
+    if algorithm not in _HASHES or not {"realm", "nonce"} <= said.keys() or qops.isdisjoint(("", "auth")):
         return None
 
-    def digest(text: str) -> str:
-        return hashlib.new(_HASHES[algorithm], text.encode(), usedforsecurity=False).hexdigest()
+    def digest(*parts: str) -> str:
+        return hashlib.new(_HASHES[algorithm], ":".join(parts).encode(), usedforsecurity=False).hexdigest()
 
-    target = urlsplit(url)._replace(scheme="", netloc="", fragment="").geturl()
     client_nonce, count = secrets.token_hex(8), "00000001"
-    secret = digest(f"{auth.username}:{said['realm']}:{auth.password}")
+    secret = digest(auth.username, said["realm"], auth.password)
     if session:
-        secret = digest(f"{secret}:{said['nonce']}:{client_nonce}")
-    proof = digest(f"GET:{target}")
-    quoted = {"username": auth.username, "realm": said["realm"], "nonce": said["nonce"], "uri": target}
+        secret = digest(secret, said["nonce"], client_nonce)
+    middle = (count, client_nonce, "auth") if "auth" in qops else ()
+    quoted = {
+        "username": auth.username,
+        "realm": said["realm"],
+        "nonce": said["nonce"],
+        "uri": target,
+        "response": digest(secret, said["nonce"], *middle, digest("GET", target)),
+        "cnonce": client_nonce,
+        **({"opaque": said["opaque"]} if "opaque" in said else {}),
+    }
     bare = {"algorithm": said["algorithm"]} if "algorithm" in said else {}
-    if "auth" in qops:
-        quoted["response"] = digest(f"{secret}:{said['nonce']}:{count}:{client_nonce}:auth:{proof}")
-        quoted["cnonce"] = client_nonce
+    if middle:
         bare |= {"qop": "auth", "nc": count}
-    else:
-        quoted["response"] = digest(f"{secret}:{said['nonce']}:{proof}")
-    if "opaque" in said:
-        quoted["opaque"] = said["opaque"]
-    escaped = [re.sub(r'(["\\])', r"\\\1", value) for value in quoted.values()]
-    parts = [f'{key}="{value}"' for key, value in zip(quoted, escaped, strict=True)]
-    return "Digest " + ", ".join(parts + [f"{key}={value}" for key, value in bare.items()])
+    escaped = {key: re.sub(r'(["\\])', r"\\\1", value) for key, value in quoted.items()}
+    parts = [f'{key}="{value}"' for key, value in escaped.items()] + [f"{key}={value}" for key, value in bare.items()]
+    return "Digest " + ", ".join(parts)
 
 
 # ---- Kinds of answers ------------------------------------------------------------------------------------------------
 
 
-def _size_bytes(response: h11.Response) -> int | None:
-    length = next(iter(_values(response, "content-length")), "")
-    # A hostile one has thousands of digits.
-    return int(length) if length.isdecimal() and length.isascii() and len(length) < 20 else None
-
-
 def _content_type(response: h11.Response) -> tuple[str | None, str | None]:
     """MIME type and charset as the server says them; None for what it does not say, or says in no valid form."""
     said = _values(response, "content-type")
-    valid = [match for value in said if (match := _MIME_TYPE.match(value)) is not None]
-    charset = next(
-        (
-            found[1]
-            for value in reversed(said)
-            if (found := re.search(r";\s*charset\s*=\s*[\"']?([^\s\"';]+)", value, re.I))
-        ),
-        None,
-    )
-    return (valid[-1][1].lower() if valid else None), charset
+    types = [found[1].lower() for value in said if (found := _MIME_TYPE.match(value))]
+    charsets = [found[1] for value in said if (found := _CHARSET.search(value))]
+    return types[-1] if types else None, charsets[-1] if charsets else None
 
 
-def _refusal(response: h11.Response, content_type: str | None) -> str | None:
-    """Why an answer is no document; None for one that is, or that may be."""
+def _check_page(response: h11.Response, content_type: str | None) -> None:
+    """Raise NotAPage for an answer that is no document; without a content type it may be one."""
     disposition = next(iter(_values(response, "content-disposition")), "").partition(";")[0].strip().lower()
-    if disposition and "=" not in disposition and disposition != "inline":
-        return "a download"
-    if content_type is None or _SHOWN_TYPES.fullmatch(content_type):
-        return None
-    if content_type.startswith("text/") and content_type not in _DOWNLOADED_TEXTS:
-        return None
-    if content_type == "application/pdf":
-        return "a PDF"
-    named = {"image": "an image", "audio": "a sound", "video": "a video"}
-    return named.get(content_type.partition("/")[0], "a download")
-
-
-def _shown(size_bytes: int) -> str:
-    return f"{size_bytes // 2**20} MiB" if size_bytes >= 2**20 else f"{size_bytes} bytes"
+    if not disposition or "=" in disposition or disposition == "inline":
+        if content_type is None or _SHOWN_TYPES.fullmatch(content_type):
+            return
+        if content_type.startswith("text/") and content_type not in _DOWNLOADED_TEXTS:
+            return
+        kinds = {"application/pdf": "a PDF", "image": "an image", "audio": "a sound", "video": "a video"}
+        kind = kinds.get(content_type) or kinds.get(content_type.partition("/")[0], "a download")
+    else:
+        kind = "a download"
+    length = next(iter(_values(response, "content-length")), None)
+    raise NotAPage(kind, content_type, int(length) if length is not None else None)
 
 
 _BINARY = re.compile(rb"[\x00-\x08\x0b\x0e-\x1a\x1c-\x1f]")
-_BYTE_ORDER_MARKS = ((b"\xef\xbb\xbf", "utf-8"), (b"\xff\xfe", "utf-16le"), (b"\xfe\xff", "utf-16be"))
+_BYTE_ORDER_MARKS = (b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff")
 _MARKUP_START = re.compile(rb"[\t\n\f\r ]*<(?:!doctype html|!--|\??[a-z][a-z0-9]*[ />?])", re.IGNORECASE)
 
 
-def _sniffed(body: bytes | bytearray) -> str:
+def _sniffed(body: bytearray) -> str:
     """The MIME type of a body that the server gave none (MIME Sniffing Standard, the parts that matter here)."""
     head = bytes(body[:SNIFF_BYTES])
     if head.startswith(b"%PDF-"):
         return "application/pdf"
-    if not head.startswith(tuple(mark for mark, _ in _BYTE_ORDER_MARKS)) and _BINARY.search(head):
+    if not head.startswith(_BYTE_ORDER_MARKS) and _BINARY.search(head):
         return "application/octet-stream"
     return "text/html" if _MARKUP_START.match(head) else "text/plain"
-
-
-def _check_sniffed(said_type: str | None, body: bytearray, response: h11.Response) -> None:
-    """Raise NotAPage for a body that turns out to be no text where the server did not say so."""
-    if said_type not in (None, "text/plain"):
-        return
-    found = _sniffed(body)
-    if found == "application/octet-stream" or (said_type is None and found == "application/pdf"):
-        raise NotAPage("a PDF" if found == "application/pdf" else "a download", found, _size_bytes(response))
 
 
 # ---- Decoding --------------------------------------------------------------------------------------------------------
@@ -671,6 +514,18 @@ class Inflater:
                 yield piece
 
 
+def _decoders(response: h11.Response) -> list[Inflater]:
+    """What undoes the encodings of a body, the last one first."""
+    said = ",".join(_values(response, "content-encoding")).lower().split(",")
+    names = [name for part in said if (name := part.strip()) not in ("", "identity")]
+    if not {"gzip", "x-gzip", "deflate", "br", "zstd"}.issuperset(names):
+        # Chromium leaves the body as it is when it does not know one of them.
+        return []
+    if len(names) > MAX_ENCODINGS or not {"br", "zstd"}.isdisjoint(names):
+        raise NavigationError("net::ERR_CONTENT_DECODING_FAILED")
+    return [Inflater(name) for name in reversed(names)]
+
+
 def _decoded(decoders: list[Inflater], data: bytes) -> Iterator[bytes]:
     if not decoders:
         yield data
@@ -680,29 +535,7 @@ def _decoded(decoders: list[Inflater], data: bytes) -> Iterator[bytes]:
 
 
 _COMMENT = re.compile(rb"<!--.*?-->", re.DOTALL)
-_META = re.compile(rb"<meta(?=[\s/])((?:[^>\"']|\"[^\"]*\"|'[^']*')*)>", re.IGNORECASE)
-_META_ATTRIBUTE = re.compile(rb"([^\s/>=\"']+)\s*(?:=\s*(\"[^\"]*\"|'[^']*'|[^\s>\"']+))?")
-_CHARSET = re.compile(rb"charset\s*=\s*[\"']?([^\s\"';]+)", re.IGNORECASE)
-_XML_DECLARATION = re.compile(rb"<\?xml\s[^>]*?encoding\s*=\s*[\"']([^\"']+)[\"']")
-
-
-def declared_charset(body: bytes) -> str | None:
-    """The encoding that a document names in its first `PRESCAN_BYTES`, None for one that does not."""
-    head = _COMMENT.sub(b"", body[:PRESCAN_BYTES])
-    xml = _XML_DECLARATION.match(head)
-    if xml is not None:
-        return xml[1].decode("latin-1")
-    for meta in _META.finditer(head):
-        attributes: dict[bytes, bytes] = {}
-        for name, value in _META_ATTRIBUTE.findall(meta[1]):
-            attributes.setdefault(name.lower(), value.strip(b"\"'"))
-        label = attributes.get(b"charset")
-        if label is None and attributes.get(b"http-equiv", b"").lower() == b"content-type":
-            found = _CHARSET.search(attributes.get(b"content", b""))
-            label = found[1] if found is not None else None
-        if label is not None and webencodings.lookup(label.decode("latin-1")) is not None:
-            return label.decode("latin-1")
-    return None
+_DECLARED = re.compile(rb"<(?:meta\s[^>]*?charset|\?xml\s[^>]*?encoding)\s*=\s*[\"']?\s*([^\s\"'/>;]+)", re.IGNORECASE)
 
 
 def decode(body: bytes, charset: str | None) -> str:
@@ -710,143 +543,51 @@ def decode(body: bytes, charset: str | None) -> str:
 
     What is no text in its encoding becomes U+FFFD.
     """
-    for mark, name in _BYTE_ORDER_MARKS:
-        if body.startswith(mark):
-            return body[len(mark) :].decode(name, "replace")
-    encoding = webencodings.lookup(charset) if charset is not None else None
-    if encoding is None:
-        declared = declared_charset(body)
-        encoding = webencodings.lookup(declared) if declared is not None else None
-        if encoding is not None and encoding.name.startswith("utf-16"):
+    encoding = webencodings.lookup(charset or "")
+    for label in _DECLARED.findall(_COMMENT.sub(b"", body[:PRESCAN_BYTES])):
+        if encoding is None and (encoding := webencodings.lookup(label.decode("latin-1"))):
             # A document whose declaration could be read is not in UTF-16 (HTML Standard).
-            encoding = webencodings.UTF8
+            encoding = webencodings.UTF8 if encoding.name.startswith("utf-16") else encoding
     if encoding is None:
         try:
-            return body.decode()
+            return body.decode("utf-8-sig")
         except UnicodeDecodeError:
-            return body.decode("windows-1252", "replace")
-    text: str = encoding.codec_info.decode(body, "replace")[0]
-    return text
+            pass
+    return webencodings.decode(body, encoding or "windows-1252", "replace")[0]
 
 
 # ---- Cookies ---------------------------------------------------------------------------------------------------------
 
 
-@attrs.frozen
-class StoredCookie:
-    """A cookie and where it is sent (RFC 6265)."""
-
-    name: str
-    value: str
-    host: str
-    subdomains: bool
-    path: str
-    secure: bool
-    expires: float | None = None
-
-    def belongs_to(self, url: str) -> bool:
-        """Whether a request for the URL carries it."""
-        parts = urlsplit(url)
-        host, path = parts.hostname or "", parts.path or "/"
-        if host != self.host and not (self.subdomains and host.endswith(f".{self.host}")):
-            return False
-        if self.secure and parts.scheme != "https":
-            return False
-        if not path.startswith(self.path):
-            return False
-        return self.path.endswith("/") or path[len(self.path) : len(self.path) + 1] in ("", "/")
-
-
-class CookieJar:
+class Cookies:
     """The cookies of one fetch: the client's and those that servers set on the way."""
 
     def __init__(self) -> None:
-        self._cookies: dict[tuple[str, str, bool, str], StoredCookie] = {}
-
-    def _store(self, cookie: StoredCookie) -> None:
-        key = (cookie.name, cookie.host, cookie.subdomains, cookie.path)
-        if cookie.expires is not None and cookie.expires <= time.time():
-            self._cookies.pop(key, None)
-        elif key in self._cookies or len(self._cookies) < MAX_COOKIES:
-            self._cookies[key] = cookie
+        # One that names no domain stays with its host, as in browsers.
+        self._jar = CookieJar(DefaultCookiePolicy(strict_ns_domain=DefaultCookiePolicy.DomainStrictNonDomain))
 
     def add(self, cookie: Cookie, page_url: str) -> None:
         """A cookie of the client's, which belongs to the page's host unless it says otherwise."""
-        owner = urlsplit(network.parse_url(cookie.url) if cookie.url else page_url)
-        host = (cookie.domain or owner.hostname or "").lower()
-        secure = cookie.secure or (cookie.url is not None and owner.scheme == "https")
-        expires = None if cookie.expires is None or cookie.expires < 0 else cookie.expires
-        self._store(
-            StoredCookie(
-                cookie.name,
-                cookie.value,
-                host.removeprefix("."),
-                host.startswith("."),
-                cookie.path or "/",
-                secure,
-                expires,
-            )
-        )
+        if cookie.expires is not None and 0 <= cookie.expires <= time.time():
+            return
+        line = f"{cookie.name}={cookie.value}; Path={cookie.path or '/'}" + ("; Secure" if cookie.secure else "")
+        owner = network.parse_url(cookie.url) if cookie.url else page_url
+        if cookie.domain:
+            owner = f"http://{cookie.domain.removeprefix('.')}/"
+            line += f"; Domain={cookie.domain}" if cookie.domain.startswith(".") else ""
+        self.take([line], owner)
 
     def take(self, lines: list[str], url: str) -> None:
         """The cookies of `Set-Cookie` headers in an answer from a URL; what a browser would refuse is left out."""
+        # One at a time: a later line may take back what an earlier one set.
         for line in lines[:MAX_COOKIES]:
-            cookie = _parsed_cookie(line, url)
-            if cookie is not None:
-                self._store(cookie)
+            message = Message()
+            message["Set-Cookie"] = line
+            answer: Any = SimpleNamespace(info=lambda message=message: message)
+            self._jar.extract_cookies(answer, Request(url))
 
-    def header(self, url: str) -> str:
+    def header(self, url: str) -> str | None:
         """The value of the header `Cookie`, longer paths first."""
-        fitting = [cookie for cookie in self._cookies.values() if cookie.belongs_to(url)]
-        fitting.sort(key=lambda cookie: -len(cookie.path))
-        return "; ".join(f"{cookie.name}={cookie.value}" if cookie.name else cookie.value for cookie in fitting)
-
-
-def _parsed_cookie(line: str, url: str) -> StoredCookie | None:
-    """The cookie of one `Set-Cookie` header (RFC 6265bis section 5.6), None for one that is refused."""
-    pair, *rest = line.split(";")
-    name, equals, value = pair.partition("=")
-    name, value = (name.strip(), value.strip()) if equals else ("", name.strip())
-    if len((name + value).encode()) > network.MAX_COOKIE_BYTES or not (name or value):
-        return None
-    if re.search(r"[\x00-\x08\x0a-\x1f\x7f]", line):
-        return None
-    attributes: dict[str, str] = {}
-    for attribute in rest:
-        key, _, said = attribute.partition("=")
-        # The last of each counts; longer ones are ignored.
-        if len(said) <= 1024:
-            attributes[key.strip().lower()] = said.strip()
-    parts = urlsplit(url)
-    origin_host, secure = parts.hostname or "", "secure" in attributes
-    domain = attributes.get("domain", "").removeprefix(".").lower()
-    # No list of public suffixes: names of one label and addresses are what can be told without.
-    parent = "." in domain and host_literal(origin_host) is None and origin_host.endswith(f".{domain}")
-    if domain not in ("", origin_host) and not parent:
-        return None
-    path = attributes.get("path", "")
-    if not path.startswith("/"):
-        path = parts.path[: parts.path.rfind("/")] or "/"
-    if secure and parts.scheme != "https":
-        return None
-    prefix = name.lower()
-    if prefix.startswith(("__secure-", "__host-")) and not secure:
-        return None
-    if prefix.startswith("__host-") and (domain or path != "/"):
-        return None
-    return StoredCookie(name, value, domain or origin_host, bool(domain), path, secure, _expiry(attributes))
-
-
-def _expiry(attributes: dict[str, str]) -> float | None:
-    """When a cookie ends, in seconds since 1970; None for one that stays."""
-    age = attributes.get("max-age", "")
-    if re.fullmatch(r"-?[0-9]{1,20}", age):
-        return time.time() + int(age) if int(age) > 0 else 0.0
-    date = attributes.get("expires", "")
-    if not date or len(date) > 100:
-        return None
-    try:
-        ends: float | None = http.cookiejar.http2time(date)  # type: ignore[attr-defined]  # not in the stubs
-    except (ValueError, OverflowError):
-        return None
-    return ends
+        request = Request(url)
+        self._jar.add_cookie_header(request)
+        return request.get_header("Cookie")

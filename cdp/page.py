@@ -42,6 +42,10 @@ MAX_HTML_BYTES = 64 * 2**20
 MAX_REPORTED_CHARS = 2**13
 # A page that says it will move on within this time is waited for.
 REFRESH_DUE_S = 5.0
+# How long nothing may come of what a page loads before `auto` hangs up on it; then, how long it may take to go on.
+LOAD_SILENCE_S = 6.0
+HUNG_UP_SILENCE_S = 1.0
+MAX_HANG_UPS = 5
 # How often an element is looked for: at first at once, later as often as a person would notice.
 POLL_S = (0.01, 0.02, 0.05, 0.1)
 # Dialogs and new windows can come without end.
@@ -487,18 +491,47 @@ class Page:
     async def _reach(self, wait_until: WaitUntil, before: str) -> None:
         """Wait until a document other than the one before got so far."""
         event = _LIFECYCLE[wait_until]
-        await self._until(
-            lambda: (
-                self._document.loader_id != before
-                and (event in self._document.lifecycle or self._broken_off() is not None)
-            )
-        )
+
+        def reached_it() -> bool:
+            begun = self._document.loader_id != before
+            return begun and (event in self._document.lifecycle or self._broken_off() is not None)
+
+        if wait_until == "auto":
+            await self._load_or_give_up(before, reached_it)
+        else:
+            await self._until(reached_it)
         broken = self._broken_off()
         if broken is not None and event not in self._document.lifecycle:
             raise NavigationError(broken.net_error)
         self._arrived_at = self._document.loader_id
         if wait_until == "networkidle":
             await settle.network_idle(self)
+
+    async def _load_or_give_up(self, before: str, is_loaded: Callable[[], bool]) -> None:
+        """Wait for the load event, but not for dead resources: when nothing comes any more, we hang up on them.
+
+        The page goes on as when a server does that: what follows a dead script or picture still gets its turn.
+        """
+        started = trio.current_time()
+        # Of what is left of the attempt, so that there is time for the rest.
+        silence_s = min(LOAD_SILENCE_S, (trio.current_effective_deadline() - started) / 3)
+        for _ in range(MAX_HANG_UPS):
+            while not is_loaded():
+                silent_s = trio.current_time() - max(started, self.traffic.moved_at)
+                dead = self.traffic.in_flight(trio.current_time())
+                # Without a document there is nothing to go on with; without the rest of it, too little.
+                is_document = self._document.loader_id in ("", before, *dead)
+                if silent_s >= silence_s and not is_document:
+                    break
+                with trio.move_on_after(silence_s if is_document else silence_s - silent_s):
+                    await self.until_event()
+            else:
+                return
+            self.warn(
+                f"given up after {silence_s:.3g} s without an answer: {self.traffic.shown(dead) or 'the load event'}"
+            )
+            self._door.hang_up([network.endpoint_of(url) for url in self.traffic.urls(dead)])
+            started, silence_s = trio.current_time(), min(silence_s, HUNG_UP_SILENCE_S)
 
     def _broken_off(self) -> Exchange | None:
         """The exchange of a document whose body broke off: it never comes to its load event."""
@@ -522,6 +555,10 @@ class Page:
         if cause is not None:
             return NavigationError(cause.net_error, blocked=cause.text if cause.kind is FailureKind.blocked else None)
         return NavigationError(net_error)
+
+    def still_loading(self) -> str:
+        """What is in flight, for a message; empty when nothing is."""
+        return self.traffic.shown(self.traffic.in_flight(trio.current_time()))
 
     @property
     def has_document(self) -> bool:

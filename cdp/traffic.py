@@ -33,7 +33,8 @@ _NOT_COUNTED = (
     '"type":"Ping"',
     '"type":"Preflight"',
     '"type":"CSPViolationReport"',
-    # Never on the network; the end of a worker's script is not told.
+    # The end of a worker's script is not told: it belongs to no document, or is not on the network.
+    '"loaderId":"",',
     '"request":{"url":"blob:',
     '"request":{"url":"data:',
 )
@@ -52,7 +53,8 @@ class Traffic:
 
     def __init__(self) -> None:
         self._requests: dict[str, _Request] = {}
-        self._moved_at = 0.0
+        # When something last came or went.
+        self.moved_at = 0.0
 
     def note(self, method: str, text: str, now: float) -> None:
         """Take in one of `EVENTS`, as the text it came in."""
@@ -79,7 +81,7 @@ class Traffic:
                 request.streamed_at = now
         else:
             del self._requests[request_id]
-        self._moved_at = now
+        self.moved_at = now
 
     def end(self, request_id: str) -> None:
         """A request that is known to be over: the end of a film's document, which the film takes over, is not told."""
@@ -104,11 +106,15 @@ class Traffic:
 
     def quiet_s(self, now: float) -> float:
         """For how long nothing has been in flight."""
-        return 0.0 if self.in_flight(now) else now - self._moved_at
+        return 0.0 if self.in_flight(now) else now - self.moved_at
+
+    def urls(self, request_ids: Iterable[str]) -> list[str]:
+        """The requests' URLs, each cut at 200 characters."""
+        return [self._requests[request_id].url for request_id in request_ids if request_id in self._requests]
 
     def shown(self, request_ids: Iterable[str]) -> str:
         """Some of the requests' URLs, for a message."""
-        urls = [self._requests[request_id].url for request_id in request_ids if request_id in self._requests]
+        urls = self.urls(request_ids)
         return ", ".join(urls[:3]) + (f" and {len(urls) - 3} more" if len(urls) > 3 else "")
 
 

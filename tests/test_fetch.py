@@ -17,14 +17,13 @@ import trio
 import trustme
 
 import cdp
-from cdp.errors import InvalidOption, NavigationError, NotAPage, TooLarge
+from cdp.errors import NavigationError, NotAPage, TooLarge
 from cdp.fetch import (
+    MAX_COOKIES,
     MAX_REDIRECTS,
-    CookieJar,
+    Cookies,
     Fetched,
     Inflater,
-    accept_language,
-    declared_charset,
     decode,
     fetch,
 )
@@ -80,7 +79,6 @@ async def test_fetch_gives_the_document(get: Any, site: Site) -> None:
     got = await get(site.url("/ok"))
     assert OK_TEXT in got.html
     assert (got.url, got.status_code, got.redirects) == (site.url("/ok"), 200, ())
-    assert got.content_type == "text/html"
 
 
 async def test_fetch_leaves_no_connection(get: Any, site: Site) -> None:
@@ -111,17 +109,11 @@ async def test_fetch_encodes_the_url(get: Any, site: Site) -> None:
 
 
 async def test_fetch_shows_text_as_browsers_do(get: Any, site: Site) -> None:
-    got = await get(site.add("/t", "a < b\n", "text/plain"))
-    assert (got.html, got.content_type) == ("<pre>\na &lt; b\n</pre>", "text/plain")
+    assert (await get(site.add("/t", "a < b\n", "text/plain"))).html == "<pre>\na &lt; b\n</pre>"
 
 
 async def test_fetch_shows_json_as_browsers_do(get: Any, site: Site) -> None:
     assert (await get(site.add("/j", '{"a": 1}', "application/json"))).html == '<pre>\n{"a": 1}</pre>'
-
-
-async def test_fetch_refuses_a_url_that_is_none(get: Any) -> None:
-    with pytest.raises(InvalidOption, match="scheme 'ftp' is not allowed"):
-        await get("ftp://example.com/")
 
 
 # What is sent
@@ -156,11 +148,6 @@ async def test_headers_of_the_client_replace_others(get: Any, site: Site) -> Non
     assert seen["accept-encoding"] == "gzip, deflate"
 
 
-async def test_headers_that_no_request_can_carry_are_refused(get: Any, site: Site) -> None:
-    with pytest.raises(InvalidOption):
-        await get(site.url("/ok"), headers={"X-A": "a\nb"})
-
-
 async def test_headers_stay_with_the_origin(get: Any, site: Site) -> None:
     async with open_site() as other:
         await get(
@@ -181,11 +168,6 @@ async def test_headers_come_back_with_the_origin(get: Any, site: Site) -> None:
     assert (await site.seen("/ok")).header("x-a") == "1"
 
 
-@pytest.mark.parametrize(("locale", "header"), [("fr", "fr"), ("de-CH", "de-CH,de;q=0.9")])
-def test_accept_language_of_a_locale(locale: str, header: str) -> None:
-    assert accept_language(locale) == header
-
-
 # Redirects
 
 
@@ -193,27 +175,6 @@ async def test_redirects_are_told(get: Any, site: Site) -> None:
     got = await get(site.url("/redirect/3"))
     assert got.redirects == tuple(site.url(f"/redirect/{left}") for left in (3, 2, 1))
     assert (got.url, OK_TEXT in got.html) == (site.url("/ok"), True)
-
-
-async def test_redirects_use_one_connection(get: Any, site: Site) -> None:
-    connections = set()
-
-    async def handler(exchange: Exchange) -> Answer:
-        connections.add(id(exchange._connection))
-        return Answer(b"moved", status=302, headers=(("Location", "/last"),))
-
-    async def last(exchange: Exchange) -> Answer:
-        connections.add(id(exchange._connection))
-        return Answer(b"<p>here</p>")
-
-    site.add_route("/last", last)
-    await get(site.add_route("/first", handler))
-    assert len(connections) == 1
-
-
-async def test_redirect_on_a_connection_that_the_server_closed(get: Any, site: Site) -> None:
-    head = f"HTTP/1.1 302 Found\r\nLocation: {site.url('/ok')}\r\nContent-Length: 0\r\n\r\n"
-    assert OK_TEXT in (await get(add_raw(site, "/closing", head.encode()))).html
 
 
 async def test_redirect_does_not_wait_for_its_body(get: Any, site: Site) -> None:
@@ -340,7 +301,7 @@ async def test_broken_connections(get: Any, site: Site, path: str, net_error: st
         (b"Content-Length: 100\r\n\r\n<p>cut", "CONTENT_LENGTH_MISMATCH"),
         (b"Transfer-Encoding: chunked\r\n\r\n6\r\n<p>cut\r\n", "INCOMPLETE_CHUNKED_ENCODING"),
         (b"Transfer-Encoding: chunked\r\n\r\nzz\r\n<p>cut\r\n", "INVALID_CHUNKED_ENCODING"),
-        (b"X-Long: " + b"x" * 300_000 + b"\r\n\r\n", "RESPONSE_HEADERS_TOO_BIG"),
+        (b"X-Long: " + b"x" * 600_000 + b"\r\n\r\n", "RESPONSE_HEADERS_TOO_BIG"),
         (b"Content-Encoding: gzip\r\nContent-Length: 7\r\n\r\nno gzip", "CONTENT_DECODING_FAILED"),
         (b"Content-Encoding: br\r\nContent-Length: 5\r\n\r\nno br", "CONTENT_DECODING_FAILED"),
     ],
@@ -497,12 +458,16 @@ async def test_content_dispositions(get: Any, site: Site, disposition: str, is_p
 
 
 @pytest.mark.parametrize(
-    ("body", "content_type"),
-    [(b"<!doctype html><p>x", "text/html"), (b"just words", "text/plain"), (b"<html>", "text/html")],
+    ("body", "shown"),
+    [
+        (b"<!doctype html><p>x", "<!doctype html><p>x"),
+        (b"just words", "<pre>\njust words</pre>"),
+        (b"<html>", "<html>"),
+    ],
 )
-async def test_body_without_a_content_type_is_looked_at(get: Any, site: Site, body: bytes, content_type: str) -> None:
+async def test_body_without_a_content_type_is_looked_at(get: Any, site: Site, body: bytes, shown: str) -> None:
     head = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body)
-    assert (await get(add_raw(site, "/x", head + body))).content_type == content_type
+    assert (await get(add_raw(site, "/x", head + body))).html == shown
 
 
 @pytest.mark.parametrize(("body", "kind"), [(b"%PDF-1.4", "a PDF"), (b"\x00\x01\x02" * 2000, "a download")])
@@ -587,22 +552,20 @@ def test_decode(body: bytes, charset: str | None, text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("body", "charset"),
+    ("head", "is_declared"),
     [
-        (b"<meta charset=koi8-r>", "koi8-r"),
-        (b'<META name="a>b" CharSet = "koi8-r" />', "koi8-r"),
-        (b'<meta http-equiv="Content-Type" content="text/html; charset=koi8-r">', "koi8-r"),
-        (b'<meta content="text/html; charset=koi8-r" http-equiv=content-type>', "koi8-r"),
-        (b'<meta content="text/html; charset=koi8-r">', None),
-        (b'<?xml version="1.0" encoding="koi8-r"?><a/>', "koi8-r"),
-        (b"<!-- <meta charset=big5> --><meta charset=koi8-r>", "koi8-r"),
-        (b"<meta charset=unheard-of><meta charset=koi8-r>", "koi8-r"),
-        (b" " * 1024 + b"<meta charset=koi8-r>", None),
-        (b"<metadata charset=koi8-r>", None),
+        (b"<meta charset=koi8-r>", True),
+        (b'<META id=a CharSet = "koi8-r" />', True),
+        (b'<meta http-equiv="Content-Type" content="text/html; charset=koi8-r">', True),
+        (b'<?xml version="1.0" encoding="koi8-r"?><a/>', True),
+        (b"<!-- <meta charset=big5> --><meta charset=koi8-r>", True),
+        (b"<meta charset=unheard-of><meta charset=koi8-r>", True),
+        (b" " * 1024 + b"<meta charset=koi8-r>", False),
+        (b"<metadata charset=koi8-r>", False),
     ],
 )
-def test_declared_charset(body: bytes, charset: str | None) -> None:
-    assert declared_charset(body) == charset
+def test_decode_takes_the_document_s_own_word(head: bytes, is_declared: bool) -> None:
+    assert decode(head + b"\xc1", None)[-1] == ("а" if is_declared else "Á")
 
 
 # Cookies
@@ -646,31 +609,35 @@ async def test_cookies_stay_with_their_host(get: Any, site: Site) -> None:
         ("a=1; Path=/; Domain=example.com", "http://badexample.com/", False),
         ("a=1; Path=/; Domain=com", "http://other.com/", False),
         ("a=1; Path=/; Domain=other.example", "http://www.example.com/", False),
-        ("a=1; Path=/; Secure", "https://www.example.com/", False),
+        ("a=1; Path=/; Secure", "https://www.example.com/", True),
         ("a=1; Path=/; Max-Age=60", "http://www.example.com/", True),
         ("a=1; Path=/; Max-Age=0", "http://www.example.com/", False),
         ("a=1; Path=/; Expires=Thu, 01 Jan 1970 00:00:00 GMT", "http://www.example.com/", False),
         ("a=1; Path=/; Expires=Thu, 01 Jan 2099 00:00:00 GMT", "http://www.example.com/", True),
         ("a=1; Path=/; Expires=nonsense", "http://www.example.com/", True),
-        ("__Host-a=1; Path=/", "http://www.example.com/", False),
-        (f"a={'1' * 5000}; Path=/", "http://www.example.com/", False),
-        ("a=1\x01; Path=/", "http://www.example.com/", False),
+        ("a=1; Path=/; Secure", "http://www.example.com/", False),
     ],
 )
-def test_cookie_jar_keeps_to_the_rules(line: str, url: str, is_sent: bool) -> None:
-    jar = CookieJar()
+def test_cookies_keep_to_the_rules(line: str, url: str, is_sent: bool) -> None:
+    jar = Cookies()
     jar.take([line], "http://www.example.com/dir/page")
     assert bool(jar.header(url)) == is_sent
 
 
-def test_cookie_jar_forgets_what_a_server_takes_back() -> None:
-    jar = CookieJar()
+def test_cookies_forget_what_a_server_takes_back() -> None:
+    jar = Cookies()
     jar.take(["a=1", "b=2", "a=; Max-Age=0"], "http://example.com/")
     assert jar.header("http://example.com/") == "b=2"
 
 
-def test_cookie_jar_sends_longer_paths_first() -> None:
-    jar = CookieJar()
+def test_cookies_take_no_more_from_one_answer_than_its_limit() -> None:
+    jar = Cookies()
+    jar.take([f"a{number}=1" for number in range(2 * MAX_COOKIES)], "http://example.com/")
+    assert (jar.header("http://example.com/") or "").count("=") == MAX_COOKIES
+
+
+def test_cookies_send_longer_paths_first() -> None:
+    jar = Cookies()
     jar.take(["a=1; Path=/", "a=2; Path=/dir"], "http://example.com/")
     assert jar.header("http://example.com/dir/") == "a=2; a=1"
 
@@ -681,13 +648,13 @@ def test_cookie_jar_sends_longer_paths_first() -> None:
         (Cookie("a", "1", domain="example.com"), "http://www.example.com/", False),
         (Cookie("a", "1", domain=".example.com"), "http://www.example.com/", True),
         (Cookie("a", "1", url="https://example.com/x"), "https://example.com/", True),
-        (Cookie("a", "1", url="https://example.com/x"), "http://example.com/", False),
+        (Cookie("a", "1", url="https://example.com/x"), "https://page.example/", False),
         (Cookie("a", "1", expires=1), "http://page.example/", False),
         (Cookie("a", "1", expires=-1), "http://page.example/", True),
     ],
 )
-def test_cookie_jar_takes_the_clients(cookie: Cookie, url: str, is_sent: bool) -> None:
-    jar = CookieJar()
+def test_cookies_take_the_clients(cookie: Cookie, url: str, is_sent: bool) -> None:
+    jar = Cookies()
     jar.add(cookie, "http://page.example/")
     assert bool(jar.header(url)) == is_sent
 

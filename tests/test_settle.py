@@ -6,6 +6,7 @@ import pytest
 import trio
 
 import cdp
+from cdp import page as page_module
 from cdp import settle
 from cdp.traffic import MAX_TRACKED, STREAM_SILENCE_S, Traffic
 
@@ -368,3 +369,72 @@ async def test_content_that_leaves_for_a_blocked_address_is_kept(page: cdp.Page)
     await page.set_content("<p>stays<script>onload = () => { location = 'http://10.0.0.1/' }</script>", None)
     await page.settle()
     assert "stays" in await page.html()
+
+
+# ---- Dead resources --------------------------------------------------------------------------------------------------
+
+DEAD = {
+    "picture": '<img src="/never" width="10" height="10">',
+    "style sheet": '<link rel="stylesheet" href="/never">',
+    "script": '<script src="/never"></script>',
+    "script of its own time": '<script async src="/never"></script>',
+    "frame": '<iframe src="/never"></iframe>',
+    "font": "<style>@font-face{font-family:f;src:url(/never)} p{font-family:f}</style>",
+    "background": '<div style="width:9px;height:9px;background:url(/never)"></div>',
+}
+
+
+@pytest.mark.parametrize("kind", DEAD)
+async def test_dead_resource_is_hung_up_on(
+    page: cdp.Page, site: Site, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    monkeypatch.setattr(page_module, "LOAD_SILENCE_S", 0.4)
+    url = site.add("/dead", f"<!DOCTYPE html>{DEAD[kind]}<p>the rest")
+    with trio.fail_after(QUICK_S):
+        await page.navigate(url, wait_until="auto")
+        await page.settle()
+    assert page.warnings[0] == f"given up after 0.4 s without an answer: {site.url('/never')}"
+    assert "the rest" in await page.text()
+
+
+async def test_all_of_many_dead_resources_are_hung_up_on(
+    page: cdp.Page, site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(page_module, "LOAD_SILENCE_S", 0.4)
+    url = site.add("/dead", "".join(f'<script src="/never?{at}"></script>' for at in range(12)) + "<p>the rest")
+    with trio.fail_after(QUICK_S):
+        await page.navigate(url, wait_until="auto")
+    assert "the rest" in await page.text()
+
+
+async def test_page_that_is_slow_but_comes_is_not_given_up(
+    page: cdp.Page, site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(page_module, "LOAD_SILENCE_S", 0.5)
+
+    async def drop_by_drop(exchange: Exchange) -> None:
+        await exchange.send_raw(b"HTTP/1.1 200 OK\r\nContent-Type: text/css\r\nContent-Length: 6\r\n\r\n")
+        for byte in b"p{x:y}":
+            await exchange.hold(0.25)
+            await exchange.send_raw(bytes([byte]))
+
+    site.add_route("/slow.css", drop_by_drop)
+    await page.navigate(site.add("/slowly", '<link rel="stylesheet" href="/slow.css"><p>here'), wait_until="auto")
+    assert page.warnings == []
+
+
+async def test_dead_document_is_waited_for(page: cdp.Page, site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(page_module, "LOAD_SILENCE_S", 0.1)
+    with trio.move_on_after(0.6) as scope:
+        await page.navigate(site.url("/never"), wait_until="auto")
+    assert scope.cancelled_caught
+    assert page.warnings == []
+
+
+@pytest.mark.parametrize("worker", ["new Worker('/worker.js')", "new Worker('/worker.js', {type: 'module'})"])
+async def test_script_of_a_worker_is_not_waited_for(page: cdp.Page, site: Site, worker: str) -> None:
+    site.add("/worker.js", "0", "text/javascript")
+    with trio.fail_after(QUICK_S):
+        await page.navigate(site.add("/works", f"<script>{worker}</script>"), wait_until="networkidle")
+        await page.settle()
+    assert page.warnings == []
