@@ -88,8 +88,9 @@ from cdp.errors import (
     TargetCrashed,
     TooLarge,
 )
-from cdp.network import endpoint_of, parse_url
+from cdp.network import credentials_of, endpoint_of, parse_url, without_credentials
 from cdp.options import (
+    Auth,
     CaptureOptions,
     Goto,
     Length,
@@ -392,10 +393,14 @@ def parse_request(service: ServiceName, given: object, config: Config) -> Reques
                 for fault in faults
             ]
         )
+    url = parse_url(parsed.url) if parsed.url is not None else None
+    # What stands in a URL would be shown with it.
+    credentials = credentials_of(url) if url is not None else None
     return attrs.evolve(
         parsed,
-        url=parse_url(parsed.url) if parsed.url is not None else None,
-        base_url=parse_url(parsed.base_url) if parsed.base_url is not None else None,
+        url=without_credentials(url) if url is not None else None,
+        base_url=without_credentials(parse_url(parsed.base_url)) if parsed.base_url is not None else None,
+        auth=Auth(*credentials) if credentials is not None else parsed.auth,
         actions=tuple(
             attrs.evolve(action, url=parse_url(action.url)) if isinstance(action, Goto) else action
             for action in parsed.actions
@@ -425,6 +430,8 @@ def _request_faults(parsed: Request, given: Mapping[str, object], config: Config
     if parsed.timeout_ms > config.max_timeout * 1000:
         yield Fault("timeout_ms", f"must be at most {config.max_timeout * 1000:g} (--max-timeout)")
     yield from action_faults(parsed.actions)
+    if parsed.auth is not None and parsed.url is not None and "@" in parsed.url.partition("//")[2].partition("/")[0]:
+        yield Fault("auth", "cannot go with credentials in url: give one of them")
     if not parsed.render:
         for name in SCRIPT_FIELDS:
             if given.get(name):
@@ -1368,6 +1375,8 @@ async def attempt(
         if failure is None:
             raise
         raise failure from error
+    if progress.phase == "actions":
+        raise JobFailed("action_failed", f"{progress.unfinished}, within {parsed.timeout_ms} ms", index=progress.index)
     if progress.phase == "wait_for":
         raise JobFailed("selector_not_found", f"{progress.unfinished} within {parsed.timeout_ms} ms")
     raise JobFailed("timeout", f"timeout after {parsed.timeout_ms} ms: {progress.unfinished}")

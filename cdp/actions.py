@@ -11,6 +11,7 @@ Contents: what a step gives - keys - scripts - performing - one function per kin
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -43,6 +44,8 @@ from .selectors import FIND
 from .settle import FRAMES_BUDGET_S, quietly
 from .validation import Fault, nearest
 
+# An optional step without a `timeout_ms` has this long, or a third of what is left.
+OPTIONAL_S = 5.0
 # UTF-8 bytes of the JSON that an `evaluate` step may give: it is part of every answer about its job.
 MAX_VALUE_BYTES = 2**18
 _DEFAULT_ENCODING = CaptureOptions()
@@ -459,8 +462,13 @@ async def perform(
     """
     started = trio.current_time()
     step = _Step(page, tell, picture_options, max_pixels)
-    # Even a step of 0 ms looks once.
-    limit_s = float("inf") if action.timeout_ms is None else max(action.timeout_ms / 1000, FIRST_LOOK_S)
+    limit_s = math.inf
+    if action.timeout_ms is not None:
+        # Even a step of 0 ms looks once.
+        limit_s = max(action.timeout_ms / 1000, FIRST_LOOK_S)
+    elif action.optional:
+        # What may fail must not take the time of all that follows.
+        limit_s = min(OPTIONAL_S, (trio.current_effective_deadline() - started) / 3)
     error: str | None = None
     cause: Exception | None = None
     with trio.move_on_after(limit_s) as scope:
@@ -474,7 +482,12 @@ async def perform(
             page.session.check()
             error, cause = str(fault), fault
     if scope.cancelled_caught:
-        error = f"not done within {action.timeout_ms} ms: {step.waits_for}"
+        error = f"not done within {limit_s * 1000:.0f} ms: {step.waits_for}"
+        if isinstance(action, Evaluate):
+            await page.session.post("Runtime.terminateExecution")
+        if page.moving:
+            # Until its next document begins, a page answers nothing.
+            await page.stop()
     if error is not None and not action.optional:
         raise ActionFailed(index, action.type, error) from cause
     return Record(

@@ -89,4 +89,5 @@ async def remove_again(page: Page, injected: Injected) -> None:
 async def _call(page: Page, *arguments: tuple[str, ...]) -> None:
     fault = await page.call(_DRESS, *map(list, arguments))
     if fault is not None:
-        raise InvalidSelector(f"selector {fault['selector']!r}: {fault['error']}")
+        field = "remove_selectors" if fault["selector"] in arguments[-1] else "hide_selectors"
+        raise InvalidSelector(f"{field}: selector {fault['selector']!r}: {fault['error']}")

@@ -39,6 +39,8 @@ class Interception:
         self._content: str | None = None
         # While the client's own navigation is under way: why it failed, once it did.
         self._own_failure: list[str] | None = None
+        # The page may not leave its document any more.
+        self._stay = False
         # A document is there; it is kept when the page moves on to an address that fails.
         self._keep = False
 
@@ -58,6 +60,10 @@ class Interception:
         """From now on a document that fails to come leaves the one shown."""
         self._keep = True
 
+    def stay(self) -> None:
+        """From now on the page goes nowhere by itself."""
+        self._stay = True
+
     @contextmanager
     def own_navigation(self) -> Iterator[list[str]]:
         """While the page is sent somewhere by us: a failure on the way is no news to tell, but goes into the list."""
@@ -72,7 +78,7 @@ class Interception:
         """What makes the browser hold up what is wanted now; it replaces the command before."""
         document = {"urlPattern": "*", "resourceType": "Document"}
         patterns = self._rules.patterns()
-        if self._content is not None:
+        if self._content is not None or self._stay:
             # By type, not by URL: the browser writes paths its own way. The first document is the main frame's.
             patterns.append(document | {"requestStage": "Request"})
         if self._headers or self._auth:
@@ -97,6 +103,9 @@ class Interception:
         is_main = params["resourceType"] == "Document" and params["frameId"] == self._frame_id
         if not is_main and self._rules.blocks(params["resourceType"], request["url"], request["headers"]):
             await self._session.post("Fetch.failRequest", requestId=request_id, errorReason="BlockedByClient")
+            return
+        if is_main and self._stay and self._own_failure is None:
+            await self._session.post("Fetch.failRequest", requestId=request_id, errorReason="Aborted")
             return
         if self._content is not None and is_main:
             body, self._content = self._content, None

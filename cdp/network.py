@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from .egress import canonical_host, host_literal
 from .options import MAX_ITEMS, Cookie
@@ -99,6 +99,19 @@ def origin_of(url: str) -> str:
     """Scheme, host and port of a canonical URL, as the browser writes them."""
     parts = urlsplit(url)
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
+
+
+def without_credentials(url: str) -> str:
+    """A URL without user name and password."""
+    parts = urlsplit(url)
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl() if "@" in parts.netloc else url
+
+
+def credentials_of(url: str) -> tuple[str, str] | None:
+    """User name and password of a canonical URL."""
+    userinfo, at, _ = urlsplit(url).netloc.rpartition("@")
+    name, _, password = userinfo.partition(":")
+    return (unquote(name), unquote(password)) if at else None
 
 
 def check_header(name: str, value: str) -> None:

@@ -46,6 +46,9 @@ REFRESH_DUE_S = 5.0
 LOAD_SILENCE_S = 6.0
 HUNG_UP_SILENCE_S = 1.0
 MAX_HANG_UPS = 5
+# So many documents in a row that the page itself leads to are followed, as browsers follow redirects.
+MAX_DOCUMENTS = 20
+_MARKUP = ("text/html", "application/xhtml+xml")
 # How often an element is looked for: at first at once, later as often as a person would notice.
 POLL_S = (0.01, 0.02, 0.05, 0.1)
 # Dialogs and new windows can come without end.
@@ -69,6 +72,7 @@ _EVENTS = (
     "Page.frameStoppedLoading",
     "Page.javascriptDialogOpening",
     "Page.windowOpen",
+    "Page.downloadWillBegin",
     *traffic.EVENTS,
     *interception.EVENTS,
 )
@@ -199,6 +203,8 @@ class Page:
         # opened once more.
         self._loaded = False
         self._opened_url: str | None = None
+        # How many documents came since the last navigation of ours.
+        self._documents = 0
         # The document that was waited for last.
         self._arrived_at = ""
         # The document whose next one is not waited for any longer.
@@ -255,6 +261,7 @@ class Page:
             if params["frame"]["id"] == self._frame_id:
                 self._url = params["frame"]["url"]
                 self._navigating = False
+                self._documents += 1
                 self.traffic.forget_others(params["frame"]["loaderId"])
                 if params["frame"]["loaderId"] != document.loader_id:
                     document = self._document = Document(params["frame"]["loaderId"])
@@ -271,6 +278,9 @@ class Page:
         elif method == "Page.windowOpen":
             if len(self.warnings) < MAX_DIALOGS_TOLD:
                 self.warn(f"a new window was not opened: {params['url']}")
+        elif method == "Page.downloadWillBegin":
+            if len(self.warnings) < MAX_DIALOGS_TOLD:
+                self.warn(f"a download was not kept: {params['url']}")
         elif method in interception.EVENTS:
             await self._interception.handle(method, params)
         elif params.get("frameId", self._frame_id) == self._frame_id:
@@ -354,25 +364,35 @@ class Page:
         """
         await self._caught_up()
         with trio.move_on_after(budget_s) as scope:
-            await self._until(lambda: not self.moving and self._is_loaded())
-            self._arrived_at = self._document.loader_id
+            await self._until(lambda: self._documents > MAX_DOCUMENTS or (not self.moving and self._is_loaded()))
+        self._arrived_at = self._document.loader_id
         if scope.cancelled_caught:
-            self.warn(f"given up after {budget_s:g} s: the page is on its way to another document")
-            self._not_followed = self._document.loader_id
-            await self.stop()
+            await self.stay(f"given up after {budget_s:g} s: the page is on its way to another document")
+        elif self._documents > MAX_DOCUMENTS and self.moving:
+            await self.stay(f"the page moved on more than {MAX_DOCUMENTS} times")
         await self.come_back()
 
     def _is_loaded(self) -> bool:
         """Whether the document is one that was waited for as far as the client wants it, or has come to its end."""
         document = self._document
-        return document.loader_id == self._arrived_at or "load" in document.lifecycle or self._broken_off() is not None
+        return document.loader_id == self._arrived_at or "load" in document.lifecycle or self._fault() is not None
 
     async def stop(self) -> None:
         """Stop what the page is still loading.
 
         From the start of a navigation until its document begins, Chromium 156 answers no command that needs the page.
         """
-        await self.session.send("Page.stopLoading")
+        # Refused while one document gives way to the next.
+        with contextlib.suppress(CommandError):
+            await self.session.send("Page.stopLoading")
+
+    async def stay(self, why: str) -> None:
+        """Keep the document that is there, with a warning: wherever the page wants to go from now on, it does not."""
+        self.warn(why)
+        self._not_followed = self._document.loader_id
+        self._interception.stay()
+        await self.session.send_all(self._interception.command())
+        await self.stop()
 
     async def come_back(self) -> None:
         """Where the page left for a dead address before anything could hold it, open its URL once more and keep it.
@@ -442,7 +462,7 @@ class Page:
         Redirects by the page itself before that point are followed. Raises NavigationError, NotAPage.
         """
         before = self._document.loader_id
-        self._loaded = False
+        self._loaded, self._documents = False, 0
         if self._block_ads:
             # Anew for each: a listed site that is meant is shown.
             self._door.refuse = ad_filter(network.endpoint_of(url)[0])
@@ -494,15 +514,15 @@ class Page:
 
         def reached_it() -> bool:
             begun = self._document.loader_id != before
-            return begun and (event in self._document.lifecycle or self._broken_off() is not None)
+            return begun and (event in self._document.lifecycle or self._fault() is not None)
 
         if wait_until == "auto":
             await self._load_or_give_up(before, reached_it)
         else:
             await self._until(reached_it)
-        broken = self._broken_off()
-        if broken is not None and event not in self._document.lifecycle:
-            raise NavigationError(broken.net_error)
+        fault = self._fault()
+        if fault is not None and event not in self._document.lifecycle:
+            raise fault
         self._arrived_at = self._document.loader_id
         if wait_until == "networkidle":
             await settle.network_idle(self)
@@ -533,10 +553,21 @@ class Page:
             self._door.hang_up([network.endpoint_of(url) for url in self.traffic.urls(dead)])
             started, silence_s = trio.current_time(), min(silence_s, HUNG_UP_SILENCE_S)
 
-    def _broken_off(self) -> Exchange | None:
-        """The exchange of a document whose body broke off: it never comes to its load event."""
+    def _fault(self) -> CDPError | None:
+        """Why the document will not come to its load event, or should not."""
+        if self._documents > MAX_DOCUMENTS:
+            return NavigationError("net::ERR_TOO_MANY_REDIRECTS")
         exchange = self._exchanges.get(self._document.loader_id)
-        return exchange if exchange is not None and exchange.failed and exchange.status_code is not None else None
+        if exchange is None or exchange.status_code is None:
+            return None
+        if exchange.failed:
+            # Its body broke off.
+            return NavigationError(exchange.net_error)
+        if (exchange.size_bytes or 0) > MAX_HTML_BYTES and exchange.content_type in _MARKUP:
+            return TooLarge(
+                f"a document of {exchange.size_bytes} bytes is over the limit of {MAX_HTML_BYTES // 2**20} MiB"
+            )
+        return None
 
     async def _keep_document(self) -> None:
         self._interception.keep_document()
@@ -602,8 +633,11 @@ class Page:
 
     async def run_scripts(self) -> None:
         """Run the scripts of `js`, one after the other, and follow the page where they lead. Raises ScriptError."""
-        for script in self._injected.js:
-            await self.evaluate(script)
+        for index, script in enumerate(self._injected.js):
+            try:
+                await self._run(script)
+            except ScriptError as error:
+                raise ScriptError(f"js[{index}]: {error}") from error
             # A navigation shows when the script is over.
             await settle.frames_painted(self)
             await self.arrive()
@@ -655,7 +689,7 @@ class Page:
     async def info(self) -> PageInfo:
         """URL and title of the current document."""
         said = await self.call(_PAGE_INFO, MAX_REPORTED_CHARS)
-        return PageInfo(_printable(said["url"]), _printable(said["title"]))
+        return PageInfo(network.without_credentials(_printable(said["url"])), _printable(said["title"]))
 
     async def html(self, selector: str | None = None, *, include_shadow_dom: bool = False) -> str:
         """The live document as HTML, doctype included, or the first element of a selector (`DOM.getOuterHTML`).
@@ -759,11 +793,15 @@ class Page:
         result = await self._run(script)
         if "objectId" not in result:
             return result.get("value", result.get("unserializableValue"))
-        return (
-            await self._result_of(
+        try:
+            told = await self._result_of(
                 "Runtime.callFunctionOn", objectId=result["objectId"], functionDeclaration=_SELF, returnByValue=True
             )
-        ).get("value")
+        except ScriptError as error:
+            # Most scripts are run for what they do: `$('#x').hide()` gives all of jQuery.
+            self.warn(f"the value of a script is not told: {error}")
+            return None
+        return told.get("value")
 
     async def _run(self, script: str) -> dict[str, Any]:
         """What a script of the client's gives, as the protocol describes it."""

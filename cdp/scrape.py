@@ -28,6 +28,23 @@ _BROWSER_WORDS = ("<script", "<iframe", "<frame", "shadowrootmode")
 _BROWSER_PATTERNS = (re.compile(r"<meta[^<>]*refresh"), re.compile(r"on(?<=[\s\"'/]on)[a-z]+\s*="))
 
 
+# What is not shown gets the attribute `hidden`, which text and Markdown heed. Of an element that is invisible, but may
+# hold a visible one, only the innermost.
+_MARK_UNSEEN = """() => {
+  const roots = [document];
+  for (const root of roots) {
+    for (const node of root.querySelectorAll('*')) {
+      if (node.shadowRoot instanceof ShadowRoot) roots.push(node.shadowRoot);
+      if (!(node instanceof HTMLElement) || node.closest('head')) continue;
+      const seen = more => Element.prototype.checkVisibility.call(node, more);
+      if (!seen({}) || !seen({visibilityProperty: true}) && node.firstElementChild === null) {
+        Element.prototype.setAttribute.call(node, 'hidden', '');
+      }
+    }
+  }
+}"""
+
+
 @attrs.frozen
 class Part:
     """One thing that an attempt made."""
@@ -53,9 +70,16 @@ async def scrape_page(page: Page, options: ScrapeOptions, url: str, *, max_pixel
         whole = await page.html(include_shadow_dom=shadow)
     # What a browser shows knows the styles, but nothing of shadow roots.
     text = await page.text(options.selector) if "text" in options.outputs and not shadow else None
-    parts = await _derived(options, html, whole, url, text)
+    picture = None
     if "screenshot" in options.outputs:
         picture = await page.screenshot(CaptureOptions(selector=options.selector), max_pixels=max_pixels)
+    read = html
+    if "markdown" in options.outputs or ("text" in options.outputs and text is None):
+        # Last, as it changes the document.
+        await page.call(_MARK_UNSEEN)
+        read = await page.html(options.selector, include_shadow_dom=shadow)
+    parts = await _derived(options, html, whole, read, url, text)
+    if picture is not None:
         parts["screenshot"] = Part(picture.data, picture.content_type)
     return parts
 
@@ -73,16 +97,23 @@ async def scrape_document(fetched: Fetched, options: ScrapeOptions) -> dict[str,
         if found is None:
             raise SelectorNotFound(f"the element of selector {options.selector!r} is not in the document")
         html = found
-    return await _derived(options, html, fetched.html, fetched.url, None)
+    return await _derived(options, html, fetched.html, html, fetched.url, None)
 
 
-async def _derived(options: ScrapeOptions, html: str, whole: str, url: str, text: str | None) -> dict[str, Part]:
-    """The outputs that are made of a document's HTML; `text` is what a browser shows, where there is one."""
+async def _derived(
+    options: ScrapeOptions, html: str, whole: str, read: str, url: str, text: str | None
+) -> dict[str, Part]:
+    """The outputs that are made of a document's HTML.
+
+    `whole` is that of the whole document, `read` that of what a reader sees, `text` what a browser shows; each where
+    there is another.
+    """
     tree = functools.cache(lambda: document.parse(html))
+    seen = functools.cache(lambda: tree() if read is html else document.parse(read))
     makers: dict[str, tuple[str, Callable[[], str]]] = {
         "html": ("text/html", lambda: html),
-        "text": ("text/plain", lambda: document.text(tree()) if text is None else text),
-        "markdown": ("text/markdown", lambda: document.markdown(tree(), url)),
+        "text": ("text/plain", lambda: document.text(seen()) if text is None else text),
+        "markdown": ("text/markdown", lambda: document.markdown(seen(), url)),
         "links": ("application/json", lambda: json.dumps(document.links(tree(), url))),
         "metadata": (
             "application/json",

@@ -119,7 +119,8 @@ async def settle(page: Page, tell: Callable[[str], None] = quietly, *, whole_pag
         await page.dress()
         if await page.while_here(lambda: _settle_document(page, tell, whole_page)) and not page.moving:
             return
-    page.warnings.append(f"the page moved on more than {MAX_MOVES} times")
+    await page.stay(f"the page moved on more than {MAX_MOVES} times")
+    await _settle_document(page, tell, whole_page)
 
 
 async def _settle_document(page: Page, tell: Callable[[str], None], whole_page: bool) -> None:

@@ -36,6 +36,8 @@ class Progress:
     def __init__(self, on_phase: Callable[[str], None] = lambda phase: None) -> None:
         self.phase = "open"
         self.unfinished = "no page could be opened"
+        # Of the action that is under way.
+        self.index: int | None = None
         self.timings: dict[str, int] = {}
         self._on_phase = on_phase
         self._since = self._started = trio.current_time()
@@ -134,6 +136,7 @@ class Visit:
                 self.progress.unfinished = f"action {index} ({kind}): {sentence}"
 
             self.progress.enter("actions", "")
+            self.progress.index = index
             self.records.append(
                 await perform(self.page, action, index, picture_options=encoding, max_pixels=self.max_pixels, tell=tell)
             )
