@@ -41,7 +41,7 @@ from .options import (
 )
 from .page import FIRST_LOOK_S, POLL_S, Page
 from .selectors import FIND
-from .settle import FRAMES_BUDGET_S, quietly
+from .settle import FRAMES_BUDGET_S, TWO_FRAMES, quietly
 from .validation import Fault, nearest
 
 # An optional step without a `timeout_ms` has this long, or a third of what is left.
@@ -354,7 +354,6 @@ _FOCUS = _element_script(
   return held() ? {} : {waiting: 'does not take the focus'};
 """,
 )
-_TWO_FRAMES = "() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(() => done(true))))"
 _SELECT_ALL = "() => { Document.prototype.execCommand.call(document, 'selectAll'); }"
 
 # -> {}
@@ -543,7 +542,7 @@ async def _frames(page: Page) -> None:
     One that is on its way elsewhere does not answer before the next document begins (Chromium 156).
     """
     with trio.move_on_after(FRAMES_BUDGET_S):
-        await page.call(_TWO_FRAMES)
+        await page.call(TWO_FRAMES)
 
 
 async def _element(step: _Step, script: str, selector: str | None, *arguments: object) -> dict[str, Any]:

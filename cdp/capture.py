@@ -71,33 +71,35 @@ def check_extent(width: float, height: float, scale: float, image_format: str, m
 # costs a long document its styles once more.
 # -> {moved: whether there were animations, changed: whether `_THAW` has something to do}
 _FREEZE = """() => {
+  const kept = globalThis[Symbol.for('cleariflow')] ??= {};
   const roots = [document];
   for (const root of roots) {
     for (const {shadowRoot} of root.querySelectorAll('*')) if (shadowRoot instanceof ShadowRoot) roots.push(shadowRoot);
   }
-  globalThis.endless ??= [];
+  kept.endless ??= [];
   let moved = false;
   for (const animation of roots.flatMap(root => root.getAnimations())) {
     if (!(animation.timeline instanceof DocumentTimeline) || animation.playbackRate === 0) continue;
     moved = true;
     try {
       if (Number.isFinite(animation.effect.getComputedTiming().endTime)) animation.finish();
-      else { animation.cancel(); endless.push(animation); }
+      else { animation.cancel(); kept.endless.push(animation); }
     } catch {}
   }
   const focused = roots.map(root => root.activeElement).some(node => node !== null && node !== document.body);
-  if (focused && globalThis.noCaret === undefined) {
-    globalThis.noCaret = new CSSStyleSheet();
-    noCaret.replaceSync('*, *::before, *::after { caret-color: transparent !important; }');
-    document.adoptedStyleSheets.push(noCaret);
+  if (focused && kept.noCaret === undefined) {
+    kept.noCaret = new CSSStyleSheet();
+    kept.noCaret.replaceSync('*, *::before, *::after { caret-color: transparent !important; }');
+    document.adoptedStyleSheets.push(kept.noCaret);
   }
-  return {moved, changed: endless.length > 0 || globalThis.noCaret !== undefined};
+  return {moved, changed: kept.endless.length > 0 || kept.noCaret !== undefined};
 }"""
 _THAW = """() => {
-  for (const animation of endless.splice(0)) animation.play();
-  const at = document.adoptedStyleSheets.indexOf(globalThis.noCaret);
+  const kept = globalThis[Symbol.for('cleariflow')];
+  for (const animation of kept.endless.splice(0)) animation.play();
+  const at = document.adoptedStyleSheets.indexOf(kept.noCaret);
   if (at >= 0) document.adoptedStyleSheets.splice(at, 1);
-  globalThis.noCaret = undefined;
+  kept.noCaret = undefined;
 }"""
 # Parts of long documents are laid out near the viewport only (`content-visibility: auto`); elsewhere they are blank.
 # -> how many there were

@@ -417,6 +417,33 @@ async def _dial(addresses: list[Address], port: int) -> trio.SocketStream:
     return stream
 
 
+async def connect(
+    policy: AddressPolicy, host: str, port: int, lookups: trio.CapacityLimiter | None = None
+) -> trio.SocketStream | Failure:
+    """A connection to a host that may be reached, or why there is none; `lookups` limits those at once."""
+    reason = policy.judge_host(host)
+    if reason is not None:
+        return Failure(FailureKind.blocked, reason)
+    with trio.move_on_after(CONNECT_S):
+        literal = host_literal(host)
+        addresses = [] if literal is None else [literal]
+        if literal is None:
+            with trio.move_on_after(RESOLVE_S):
+                async with lookups or trio.CapacityLimiter(1):
+                    addresses = await _resolve(host, port)
+        if not addresses:
+            return Failure(FailureKind.name_not_resolved, f"{host} has no address")
+        verdicts = {address: policy.judge(address, port, host) for address in addresses}
+        open_addresses = [address for address, verdict in verdicts.items() if verdict is None]
+        if not open_addresses:
+            return Failure(FailureKind.blocked, verdicts[addresses[0]] or "")
+        try:
+            return await _dial(open_addresses[:MAX_ADDRESSES], port)
+        except OSError as error:
+            return _failure(error, host)
+    return _failure(TimeoutError(errno.ETIMEDOUT, "no connection within the limit"), host)
+
+
 # ---- Copying ---------------------------------------------------------------------------------------------------------
 
 
@@ -537,7 +564,7 @@ class Door:
             self.ledger.ads_blocked += 1
             await client.send_all(_reply(2))
             return
-        upstream = await self._connect(host, port)
+        upstream = await connect(self.policy, host, port, self._lookups)
         if isinstance(upstream, Failure):
             self.ledger.record(host, port, upstream)
             await client.send_all(_reply(upstream.kind.value[1]))
@@ -556,30 +583,6 @@ class Door:
                     del self._tunnels[scope]
         finally:
             upstream.socket.close()
-
-    async def _connect(self, host: str, port: int) -> trio.SocketStream | Failure:
-        """A connection to a host that may be reached, or why there is none."""
-        reason = self.policy.judge_host(host)
-        if reason is not None:
-            return Failure(FailureKind.blocked, reason)
-        with trio.move_on_after(CONNECT_S):
-            literal = host_literal(host)
-            addresses = [] if literal is None else [literal]
-            if literal is None:
-                with trio.move_on_after(RESOLVE_S):
-                    async with self._lookups:
-                        addresses = await _resolve(host, port)
-            if not addresses:
-                return Failure(FailureKind.name_not_resolved, f"{host} has no address")
-            verdicts = {address: self.policy.judge(address, port, host) for address in addresses}
-            open_addresses = [address for address, verdict in verdicts.items() if verdict is None]
-            if not open_addresses:
-                return Failure(FailureKind.blocked, verdicts[addresses[0]] or "")
-            try:
-                return await _dial(open_addresses[:MAX_ADDRESSES], port)
-            except OSError as error:
-                return _failure(error, host)
-        return _failure(TimeoutError(errno.ETIMEDOUT, "no connection within the limit"), host)
 
 
 @asynccontextmanager

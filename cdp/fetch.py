@@ -1,4 +1,4 @@
-"""One document without a browser: a plain GET through the egress door, with a browser's headers, cookies and errors.
+"""One document without a browser: a plain GET by the egress policy, with a browser's headers, cookies and errors.
 
 h11 speaks HTTP, as no client fits: httpx leaves the generators of unread bodies behind, of which trio warns. Redirects,
 credentials and limits are Chromium's, so that a client meets the same errors as with a browser. Digest authentication
@@ -34,7 +34,7 @@ import webencodings
 
 from . import network
 from .document import absolute_url
-from .egress import AddressPolicy, Door, FailureKind, open_door
+from .egress import AddressPolicy, Failure, FailureKind, connect
 from .emulation import languages
 from .errors import NavigationError, NotAPage, TooLarge
 from .options import Auth, Cookie, PageOptions
@@ -113,8 +113,7 @@ async def fetch(
     if trust is None:
         # Reading the authorities takes 30 ms, once.
         trust = await trio.to_thread.run_sync(_tls, not options.ignore_tls_errors)
-    async with open_door(policy) as door:
-        return await _Fetch(door, trust, options, user_agent, max_bytes).run()
+    return await _Fetch(policy, trust, options, user_agent, max_bytes).run()
 
 
 @functools.cache
@@ -168,23 +167,6 @@ class _Connection:
         return event
 
 
-async def _through_door(transport: trio.SocketStream, host: str, port: int) -> bool:
-    """Ask the door for a server (RFC 1928), by name; whether it is connected."""
-    name = host.encode()
-    if len(name) > 255:
-        return False
-    request = b"\x05\x01\x00" + b"\x05\x01\x00\x03" + bytes((len(name),)) + name + port.to_bytes(2, "big")
-    await transport.send_all(request)
-    reply = b""
-    # The choice of no authentication, then the answer, which always has an IPv4 address.
-    while len(reply) < 2 + 10:
-        data = await transport.receive_some(2 + 10 - len(reply))
-        if not data:
-            return False
-        reply += data
-    return reply[3] == 0
-
-
 # ---- The exchange ----------------------------------------------------------------------------------------------------
 
 
@@ -192,9 +174,9 @@ class _Fetch:
     """One document, from the first request to the last byte."""
 
     def __init__(
-        self, door: Door, trust: ssl.SSLContext, options: PageOptions, user_agent: str, max_bytes: int
+        self, policy: AddressPolicy, trust: ssl.SSLContext, options: PageOptions, user_agent: str, max_bytes: int
     ) -> None:
-        self._door = door
+        self._policy = policy
         self._trust = trust
         self._options = options
         self._user_agent = options.user_agent or user_agent
@@ -217,10 +199,12 @@ class _Fetch:
             host, port = network.endpoint_of(self._url)
             if port in _UNSAFE_PORTS:
                 raise NavigationError("net::ERR_UNSAFE_PORT")
-            connection = _Connection(await trio.open_tcp_stream("127.0.0.1", self._door.port))
+            transport = await connect(self._policy, host, port)
+            if isinstance(transport, Failure):
+                blocked = transport.text if transport.kind is FailureKind.blocked else None
+                raise NavigationError(transport.net_error, blocked=blocked)
+            connection = _Connection(transport)
             try:
-                if not await _through_door(connection.transport, host, port):
-                    raise self._unreached(host, port)
                 if self._url.startswith("https:"):
                     await connection.secure(self._trust, host)
                 response = await connection.ask(_target(self._url), self._headers())
@@ -232,12 +216,6 @@ class _Fetch:
             finally:
                 # Needs no await, so that cancellation leaves nothing open.
                 connection.transport.socket.close()
-
-    def _unreached(self, host: str, port: int) -> NavigationError:
-        cause = self._door.ledger.failure_at(host, port)
-        if cause is None:
-            return NavigationError("net::ERR_NAME_NOT_RESOLVED")
-        return NavigationError(cause.net_error, blocked=cause.text if cause.kind is FailureKind.blocked else None)
 
     def _headers(self) -> Headers:
         spoken = languages(self._options.locale)

@@ -256,7 +256,8 @@ class Page:
             document.lifecycle.add(params["name"])
             if params["name"] == "load":
                 self._loaded = self._loaded or document.unreachable_url is None
-                self.traffic.end(document.loader_id)
+                # The end of a film's document, which the film takes over, is not told.
+                self.traffic.give_up([document.loader_id])
         elif method == "Page.frameNavigated":
             if params["frame"]["id"] == self._frame_id:
                 self._url = params["frame"]["url"]

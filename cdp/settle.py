@@ -37,10 +37,12 @@ IDLE_S = 0.5
 MAX_MOVES = 10
 
 # -> ms since the document changed last; 0 while it shows that it is busy. The first call begins to watch.
+# (What is kept in the isolated world is under a symbol: a frame's name is a global variable there too.)
 _CHANGED_MS_AGO = """() => {
-  if (globalThis.changedAt === undefined) {
-    globalThis.changedAt = performance.now();
-    new MutationObserver(() => { globalThis.changedAt = performance.now(); })
+  const kept = globalThis[Symbol.for('cleariflow')] ??= {};
+  if (kept.changedAt === undefined) {
+    kept.changedAt = performance.now();
+    new MutationObserver(() => { kept.changedAt = performance.now(); })
       .observe(document, {subtree: true, childList: true, attributes: true, characterData: true});
   }
   const busy = [...document.querySelectorAll('[aria-busy=true], #nprogress, body > [role=progressbar]')].some(node => {
@@ -48,7 +50,7 @@ _CHANGED_MS_AGO = """() => {
     return box.width * box.height > 0
       && Element.prototype.checkVisibility.call(node, {opacityProperty: true, visibilityProperty: true});
   });
-  return busy ? 0 : performance.now() - globalThis.changedAt;
+  return busy ? 0 : performance.now() - kept.changedAt;
 }"""
 # Scripts that may change the document after its load, its frames' among them.
 _HAS_SCRIPTS = """() => frames.length > 0 || document.body?.onload != null
@@ -96,7 +98,7 @@ _IMAGES_READY = """whole => {
       && box.top < innerHeight && box.left < innerWidth;
   }).map(image => image.decode())).then(() => true);
 }"""
-_TWO_FRAMES = "() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(() => done(true))))"
+TWO_FRAMES = "() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(() => done(true))))"
 # -> the height of the whole
 _SCROLL_TO = """top => {
   window.scrollTo({top, left: 0, behavior: 'instant'});
@@ -132,11 +134,12 @@ async def _settle_document(page: Page, tell: Callable[[str], None], whole_page: 
     in_time = await _within(
         page, REQUESTS_BUDGET_S, lambda: _answered(page, pending), lambda: _still_loading(page, pending)
     )
+    # What was given up is not waited for again.
+    page.traffic.give_up(pending)
     if scripted:
         tell("quiet")
-        # What was given up is not waited for again.
-        dead = set(page.traffic.in_flight(trio.current_time(), pending))
-        await _within(page, QUIET_BUDGET_S, lambda: _quiet(page, dead), lambda: _still_busy(page, dead))
+        await _within(page, QUIET_BUDGET_S, lambda: _quiet(page), lambda: _still_busy(page))
+        page.traffic.give_up(page.traffic.in_flight(trio.current_time()))
         tell("canvas")
         # What never rests is shown as it is: an animation has no better moment.
         with trio.move_on_after(CANVAS_BUDGET_S):
@@ -158,7 +161,7 @@ async def images_ready(page: Page, budget_s: float = IMAGES_BUDGET_S, *, whole_p
 
 async def frames_painted(page: Page) -> None:
     """Two painted frames: what was changed is on the screen."""
-    await _within(page, FRAMES_BUDGET_S, lambda: page.call(_TWO_FRAMES), lambda: "no frame is painted")
+    await _within(page, FRAMES_BUDGET_S, lambda: page.call(TWO_FRAMES), lambda: "no frame is painted")
 
 
 async def _within(
@@ -186,18 +189,14 @@ def _still_loading(page: Page, request_ids: list[str]) -> str:
     return f"requests in flight: {page.traffic.shown(left)}"
 
 
-async def _quiet(page: Page, dead: set[str]) -> None:
-    while await page.call(_CHANGED_MS_AGO) < QUIET_S * 1000 or _alive(page, dead):
+async def _quiet(page: Page) -> None:
+    while await page.call(_CHANGED_MS_AGO) < QUIET_S * 1000 or page.traffic.in_flight(trio.current_time()):
         await page.sleep(QUIET_POLL_S)
 
 
-def _alive(page: Page, dead: set[str]) -> list[str]:
-    return [request_id for request_id in page.traffic.in_flight(trio.current_time()) if request_id not in dead]
-
-
-def _still_busy(page: Page, dead: set[str]) -> str:
-    left = _alive(page, dead)
-    return f"requests in flight: {page.traffic.shown(left)}" if left else "the document keeps changing"
+def _still_busy(page: Page) -> str:
+    loading = page.still_loading()
+    return f"requests in flight: {loading}" if loading else "the document keeps changing"
 
 
 async def network_idle(page: Page) -> None:
@@ -217,7 +216,7 @@ async def scroll_through(page: Page, max_height: int | None = None) -> None:
         top = 0
         while True:
             height = await page.call(_SCROLL_TO, top)
-            await page.call(_TWO_FRAMES)
+            await page.call(TWO_FRAMES)
             with trio.move_on_after(QUIET_BUDGET_S):
                 await _answered(page, page.traffic.in_flight(trio.current_time()))
                 await page.call(_IMAGES_READY, False)

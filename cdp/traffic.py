@@ -83,9 +83,10 @@ class Traffic:
             del self._requests[request_id]
         self.moved_at = now
 
-    def end(self, request_id: str) -> None:
-        """A request that is known to be over: the end of a film's document, which the film takes over, is not told."""
-        self._requests.pop(request_id, None)
+    def give_up(self, request_ids: Iterable[str]) -> None:
+        """Count these no longer: they are known to be over, or nobody waits for them."""
+        for request_id in request_ids:
+            self._requests.pop(request_id, None)
 
     def forget_others(self, loader_id: str) -> None:
         """A new document replaced the one before: whose requests it took along may not be told."""

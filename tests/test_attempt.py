@@ -28,6 +28,8 @@ from cleariflow import (
 )
 from tests.conftest import LOOPBACK
 from tests.site import (
+    AUTH_PASSWORD,
+    AUTH_USER,
     BOX_COLOUR,
     BOX_PAINTED,
     ENCODED_TEXTS,
@@ -441,7 +443,7 @@ async def test_earlier_moments_do_not_wait_for_the_load(browser: cdp.Browser, si
     assert "text at once" in await html(browser, url=site.url("/never-loads"), wait_until=wait_until)
 
 
-@pytest.mark.parametrize("wait_until", ["auto", "load", "networkidle"])
+@pytest.mark.parametrize("wait_until", ["load", "networkidle"])
 async def test_later_moments_wait_for_the_load(browser: cdp.Browser, site: Site, wait_until: str) -> None:
     told = await failure(browser, url=site.url("/never-loads"), wait_until=wait_until, timeout_ms=400)
     assert told.code == "timeout"
@@ -574,12 +576,10 @@ async def test_action_cannot_reach_a_blocked_target(browser: cdp.Browser, site: 
     [
         ("/never", {}, "the server did not answer"),
         ("/drip", {}, "wait_until: auto"),
-        ("/never-loads", {}, "wait_until: auto"),
+        ("/never-loads", {"wait_until": "load"}, "wait_until: load; requests in flight: http://"),
         ("/never-loads", {"wait_until": "networkidle"}, "wait_until: networkidle"),
         ("/ok", {"wait_ms": 60_000}, "wait_ms was not over"),
-        ("/fonts?ms=60000", {}, "wait_until: auto"),
         ("/ok", {"wait_for_expression": "window.never"}, "'window.never' was not true"),
-        ("/ok", {"actions": [{"type": "click", "selector": "#nothing"}]}, "action 0 (click): "),
         ("/ok", {"js": "new Promise(() => {})"}, "css and js were not injected"),
     ],
 )
@@ -590,6 +590,33 @@ async def test_timeout_tells_what_did_not_come(
     assert (told.code, told.retryable) == ("timeout", True)
     assert str(told).startswith("timeout after 600 ms: ")
     assert what in str(told)
+
+
+async def test_action_that_is_not_done_in_time_is_named(browser: cdp.Browser, site: Site) -> None:
+    actions = [{"type": "hover", "selector": "body"}, {"type": "click", "selector": "#nothing"}]
+    told = await failure(browser, url=site.url("/ok"), actions=actions, timeout_ms=900)
+    assert (told.code, told.retryable, told.index) == ("action_failed", False, 1)
+    assert str(told).startswith("action 1 (click): ")
+
+
+async def test_optional_action_leaves_time_for_the_rest(browser: cdp.Browser, site: Site) -> None:
+    actions = [{"type": "click", "selector": "#cookie-banner", "optional": True}]
+    output = await made(browser, "scrape", url=site.url("/ok"), actions=actions, timeout_ms=3000)
+    assert [record["ok"] for record in output.meta["actions"]] == [False]
+
+
+async def test_credentials_in_the_url_are_used_and_not_told(browser: cdp.Browser, site: Site) -> None:
+    url = site.url("/auth").replace("//", f"//{AUTH_USER}:{AUTH_PASSWORD}@")
+    output = await made(browser, "scrape", url=url)
+    assert (output.meta["status_code"], output.meta["url"]) == (200, site.url("/auth"))
+
+
+async def test_markdown_leaves_out_what_nobody_sees(browser: cdp.Browser) -> None:
+    document = '<p>seen</p><p style="display:none">unseen</p><p style="visibility:hidden">nor this</p>'
+    output = await made(browser, "scrape", html=document, outputs=["markdown", "html"])
+    assert output.parts["markdown"].data.strip() == b"seen"
+    assert b"unseen" in output.parts["html"].data
+    assert b"hidden=" not in output.parts["html"].data
 
 
 async def test_timeout_is_kept_before_there_is_a_page(autojump_clock: MockClock) -> None:
@@ -640,7 +667,7 @@ async def test_selector_that_does_not_parse_is_an_invalid_request(
 @pytest.mark.parametrize(
     ("path", "fields", "unfinished"),
     [
-        ("/never-loads", {}, "wait_until: auto"),
+        ("/never-loads", {"wait_until": "load"}, "wait_until: load"),
         ("/drip", {}, "wait_until: auto"),
         ("/ok", {"wait_ms": 60_000}, "wait_ms was not over"),
         ("/ok", {"wait_for": "#nothing"}, "selector '#nothing' was not visible"),

@@ -991,10 +991,57 @@ async def test_html_is_that_of_the_next_document_after_a_move(page: cdp.Page, si
 
 
 async def test_html_over_its_limit_is_too_large(page: cdp.Page, site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "MAX_HTML_BYTES", 2**20)
     await page.navigate(site.add("/large", f"<p>large</p><!--{'x' * 2**20}-->"))
+    monkeypatch.setattr(module, "MAX_HTML_BYTES", 2**20)
     with pytest.raises(TooLarge, match="limit of 1 MiB"):
         await page.html()
+
+
+async def test_document_announced_over_the_limit_is_too_large(
+    page: cdp.Page, site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "MAX_HTML_BYTES", 2**20)
+
+    async def announce(exchange: Exchange) -> None:
+        await exchange.send_raw(
+            b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: 9000000\r\n\r\n<p>begun"
+        )
+        await exchange.hold()
+
+    with pytest.raises(TooLarge, match="limit of 1 MiB"), trio.fail_after(QUICK_S):
+        await page.navigate(site.add_route("/large", announce))
+
+
+async def test_page_that_moves_on_before_its_load_without_end_is_an_error(page: cdp.Page, site: Site) -> None:
+    url = site.add("/on", "<p>shown<script>location = '?' + Math.random()</script>")
+    with trio.fail_after(QUICK_S), pytest.raises(NavigationError, match="ERR_TOO_MANY_REDIRECTS"):
+        await page.navigate(url)
+
+
+async def test_page_that_loads_itself_again_without_end_is_held(page: cdp.Page, site: Site) -> None:
+    with trio.fail_after(QUICK_S):
+        await page.navigate(site.add("/again", "<p>shown<script>onload = () => location.reload()</script>"))
+        await page.settle()
+        assert "shown" in await page.html()
+    assert any("moved on more than" in warning for warning in page.warnings)
+
+
+async def test_page_that_leaves_again_and_again_is_held(
+    page: cdp.Page, site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(settle, "MOVE_BUDGET_S", 0.3)
+    url = site.add("/leaving", "<p>shown<script>setInterval(() => { location = '/never' }, 10)</script>")
+    with trio.fail_after(QUICK_S):
+        await page.navigate(url)
+        await page.settle()
+        assert "shown" in await page.html()
+        await page.screenshot()
+
+
+async def test_download_that_the_page_starts_is_told(page: cdp.Page, site: Site) -> None:
+    await page.navigate(site.add("/starts", "<script>onload = () => { location = '/download' }</script>"))
+    await page.settle()
+    assert page.warnings == [f"a download was not kept: {site.url('/download')}"]
 
 
 async def test_html_at_its_limit_is_taken(page: cdp.Page, site: Site, monkeypatch: pytest.MonkeyPatch) -> None:

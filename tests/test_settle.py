@@ -172,6 +172,23 @@ async def test_busy_element_that_nobody_sees_is_not_waited_for(page: cdp.Page, s
     assert page.warnings == []
 
 
+@pytest.mark.parametrize("name", ["changedAt", "endless", "noCaret", "cleariflow"])
+async def test_frame_with_a_name_of_ours_is_in_nobody_s_way(page: cdp.Page, site: Site, name: str) -> None:
+    await settled(page, site.add("/named", f'<iframe name="{name}"></iframe><input autofocus><script>1</script>'))
+    await page.screenshot()
+    assert page.warnings == []
+
+
+async def test_request_that_was_given_up_is_not_waited_for_again(
+    page: cdp.Page, site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(settle, "REQUESTS_BUDGET_S", 0.2)
+    await settled(page, site.add("/poll", "<script>fetch('/never')</script>"))
+    page.warnings.clear()
+    await page.settle()
+    assert page.warnings == []
+
+
 async def test_document_that_never_rests_is_given_up(page: cdp.Page, site: Site) -> None:
     url = site.add("/clock", "<p id=a></p><script>setInterval(() => a.textContent = Math.random(), 10)</script>")
     await settled(page, url)

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from cdp.options import (
     Action,
+    Auth,
     Check,
     Click,
     Cookie,
@@ -663,12 +664,21 @@ def test_unfit_url_is_a_fault(url: str, name: str) -> None:
         (" http://example.com/ ", "http://example.com/"),
         ("http://bücher.example/ü", "http://xn--bcher-kva.example/ü"),
         ("http://[::1]:80/", "http://[::1]/"),
-        ("http://user:pass@example.com", "http://user:pass@example.com/"),
+        # They become `auth`.
+        ("http://user:pass@example.com", "http://example.com/"),
     ],
 )
 def test_url_becomes_canonical(url: str, canonical: str) -> None:
     # Compared without percent-encoding of the path, which may or may not be done here.
     assert (parse_request("scrape", {"url": url}, CONFIG).url or "").replace("%C3%BC", "ü") == canonical
+
+
+def test_credentials_in_the_url_become_auth() -> None:
+    assert parse_request("scrape", {"url": "http://me%40x:p%3Aw@example.com/a"}, CONFIG).auth == Auth("me@x", "p:w")
+
+
+def test_credentials_in_the_url_contradict_auth() -> None:
+    assert list(faults({"url": "http://me:pw@example.com/", "auth": {"username": "a", "password": "b"}})) == ["auth"]
 
 
 @pytest.mark.parametrize("scheme", ["file", "chrome", "data", "javascript", "view-source", "about", "ftp"])
