@@ -42,8 +42,11 @@ MAX_HTML_BYTES = 64 * 2**20
 MAX_REPORTED_CHARS = 2**13
 # A page that says it will move on within this time is waited for.
 REFRESH_DUE_S = 5.0
-# How long nothing may come of what a page loads before `auto` hangs up on it; then, how long it may take to go on.
+# How long nothing may come of what a page loads before `auto` hangs up on it, and how long it may come drop by drop;
+# then, how long it may take to go on. The share of the attempt's time that the document itself may take.
 LOAD_SILENCE_S = 6.0
+LOAD_DROPS_S = 15.0
+DOCUMENT_SHARE = 0.8
 HUNG_UP_SILENCE_S = 1.0
 MAX_HANG_UPS = 5
 # So many documents in a row that the page itself leads to are followed, as browsers follow redirects.
@@ -203,6 +206,8 @@ class Page:
         # opened once more.
         self._loaded = False
         self._opened_url: str | None = None
+        # The document that stopped loading last: by its load event, or by `window.stop()` without one.
+        self._stopped_at = ""
         # How many documents came since the last navigation of ours.
         self._documents = 0
         # The document that was waited for last.
@@ -261,7 +266,8 @@ class Page:
         elif method == "Page.frameNavigated":
             if params["frame"]["id"] == self._frame_id:
                 self._url = params["frame"]["url"]
-                self._navigating = False
+                # Plans of the document before go with it, and may not be told to be over.
+                self._navigating, self._moves_at = False, math.inf
                 self._documents += 1
                 self.traffic.forget_others(params["frame"]["loaderId"])
                 if params["frame"]["loaderId"] != document.loader_id:
@@ -297,6 +303,9 @@ class Page:
             self._moves_at = math.inf
         else:
             self._navigating = method == "Page.frameStartedLoading"
+            if not self._navigating:
+                self._stopped_at = self._document.loader_id
+                self.traffic.give_up([self._stopped_at])
 
     def _record_exchange(self, method: str, params: dict[str, Any]) -> None:
         loader_id = params["requestId"]
@@ -349,10 +358,10 @@ class Page:
         return self._navigating or self._moves_at <= trio.current_time() + REFRESH_DUE_S
 
     async def while_here(self, use: Callable[[], Awaitable[None]]) -> bool:
-        """Run something; cancelled, and False, when the document is replaced meanwhile."""
+        """Run something; cancelled, and False, when the document is replaced meanwhile, or is about to be."""
         with trio.CancelScope() as scope:
             async with open_tasks() as tasks:
-                tasks.start_soon(self._cancel_when_replaced, scope)
+                tasks.start_soon(self._cancel_when_replaced, scope, True)
                 await use()
         return not scope.cancelled_caught
 
@@ -376,7 +385,8 @@ class Page:
     def _is_loaded(self) -> bool:
         """Whether the document is one that was waited for as far as the client wants it, or has come to its end."""
         document = self._document
-        return document.loader_id == self._arrived_at or "load" in document.lifecycle or self._fault() is not None
+        ended = "load" in document.lifecycle or document.loader_id == self._stopped_at
+        return document.loader_id == self._arrived_at or ended or self._fault() is not None
 
     async def stop(self) -> None:
         """Stop what the page is still loading.
@@ -514,8 +524,9 @@ class Page:
         event = _LIFECYCLE[wait_until]
 
         def reached_it() -> bool:
-            begun = self._document.loader_id != before
-            return begun and (event in self._document.lifecycle or self._fault() is not None)
+            document = self._document
+            ended = event in document.lifecycle or document.loader_id == self._stopped_at or self._fault() is not None
+            return document.loader_id != before and ended
 
         if wait_until == "auto":
             await self._load_or_give_up(before, reached_it)
@@ -531,28 +542,39 @@ class Page:
     async def _load_or_give_up(self, before: str, is_loaded: Callable[[], bool]) -> None:
         """Wait for the load event, but not for dead resources: when nothing comes any more, we hang up on them.
 
-        The page goes on as when a server does that: what follows a dead script or picture still gets its turn.
+        The page goes on as when a server does that: what follows a dead script or picture still gets its turn. Nor for
+        what comes drop by drop without an end; of the document itself, most of the attempt's time is waited for.
         """
         started = trio.current_time()
         # Of what is left of the attempt, so that there is time for the rest.
-        silence_s = min(LOAD_SILENCE_S, (trio.current_effective_deadline() - started) / 3)
+        left_s = trio.current_effective_deadline() - started
+        silence_s, drops_s = min(LOAD_SILENCE_S, left_s / 3), min(LOAD_DROPS_S, left_s / 2)
+        silent_since = started
         for _ in range(MAX_HANG_UPS):
             while not is_loaded():
-                silent_s = trio.current_time() - max(started, self.traffic.moved_at)
-                dead = self.traffic.in_flight(trio.current_time())
-                # Without a document there is nothing to go on with; without the rest of it, too little.
-                is_document = self._document.loader_id in ("", before, *dead)
-                if silent_s >= silence_s and not is_document:
+                now = trio.current_time()
+                loading = self.traffic.in_flight(now)
+                if self._document.loader_id in ("", before):
+                    # There is nothing yet to go on with.
+                    given_up_at = math.inf
+                elif self._document.loader_id in loading:
+                    given_up_at = started + left_s * DOCUMENT_SHARE
+                else:
+                    given_up_at = min(max(silent_since, self.traffic.moved_at) + silence_s, started + drops_s)
+                if now >= given_up_at:
                     break
-                with trio.move_on_after(silence_s if is_document else silence_s - silent_s):
+                with trio.move_on_at(given_up_at):
                     await self.until_event()
             else:
                 return
-            self.warn(
-                f"given up after {silence_s:.3g} s without an answer: {self.traffic.shown(dead) or 'the load event'}"
-            )
-            self._door.hang_up([network.endpoint_of(url) for url in self.traffic.urls(dead)])
-            started, silence_s = trio.current_time(), min(silence_s, HUNG_UP_SILENCE_S)
+            shown = self.traffic.shown(loading) or "the load event"
+            if not any(warning.endswith(f" of the page: {shown}") for warning in self.warnings):
+                self.warn(f"given up after {trio.current_time() - started:.3g} s of the page: {shown}")
+            if self._document.loader_id in loading:
+                await self.stop()
+                return
+            self._door.hang_up([network.endpoint_of(url) for url in self.traffic.urls(loading)])
+            silent_since, silence_s, drops_s = trio.current_time(), min(silence_s, HUNG_UP_SILENCE_S), math.inf
 
     def _fault(self) -> CDPError | None:
         """Why the document will not come to its load event, or should not."""
@@ -777,11 +799,11 @@ class Page:
                         if not error.message.startswith(_NOT_ACTIVE):
                             raise
 
-    async def _cancel_when_replaced(self, scope: trio.CancelScope) -> None:
+    async def _cancel_when_replaced(self, scope: trio.CancelScope, ahead: bool = False) -> None:
         loader_id = self._document.loader_id
         # The session's end is met by whatever runs in the scope.
         with contextlib.suppress(CDPError):
-            await self._until(lambda: self._document.loader_id != loader_id)
+            await self._until(lambda: self._document.loader_id != loader_id or (ahead and self.moving))
             scope.cancel()
 
     # The page's own world

@@ -46,7 +46,8 @@ const find = selector => {
 const boxOf = node => Element.prototype.getBoundingClientRect.call(node);
 const visible = node => {
   const box = boxOf(node);
-  return box.width > 0 && box.height > 0 && getComputedStyle(node).visibility === 'visible';
+  return box.width > 0 && box.height > 0 && getComputedStyle(node).visibility === 'visible'
+    && Element.prototype.checkVisibility.call(node);
 };
 """
 
@@ -81,7 +82,9 @@ ELEMENT_BOX = (
     const {x, y, width, height} = boxOf(node);
     // A page that runs from right to left begins where its left end is, far left of the origin.
     const root = document.scrollingElement;
-    const leftwards = root !== null && getComputedStyle(root).direction === 'rtl';
+    const style = root === null ? {} : getComputedStyle(root);
+    const leftwards = style.writingMode === 'horizontal-tb' ? style.direction === 'rtl'
+      : /^(vertical|sideways)-rl$/.test(style.writingMode);
     return {x: x + scrollX + (leftwards ? root.scrollWidth - root.clientWidth : 0), y: y + scrollY, width, height};
   } catch (error) { return {error: error.message}; }
 }"""

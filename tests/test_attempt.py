@@ -575,7 +575,7 @@ async def test_action_cannot_reach_a_blocked_target(browser: cdp.Browser, site: 
     ("path", "fields", "what"),
     [
         ("/never", {}, "the server did not answer"),
-        ("/drip", {}, "wait_until: auto"),
+        ("/drip", {"wait_until": "load"}, "wait_until: load"),
         ("/never-loads", {"wait_until": "load"}, "wait_until: load; requests in flight: http://"),
         ("/never-loads", {"wait_until": "networkidle"}, "wait_until: networkidle"),
         ("/ok", {"wait_ms": 60_000}, "wait_ms was not over"),
@@ -668,7 +668,7 @@ async def test_selector_that_does_not_parse_is_an_invalid_request(
     ("path", "fields", "unfinished"),
     [
         ("/never-loads", {"wait_until": "load"}, "wait_until: load"),
-        ("/drip", {}, "wait_until: auto"),
+        ("/drip", {"wait_until": "load"}, "wait_until: load"),
         ("/ok", {"wait_ms": 60_000}, "wait_ms was not over"),
         ("/ok", {"wait_for": "#nothing"}, "selector '#nothing' was not visible"),
     ],

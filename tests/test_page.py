@@ -1038,6 +1038,15 @@ async def test_page_that_leaves_again_and_again_is_held(
         await page.screenshot()
 
 
+@pytest.mark.parametrize("wait_until", ["auto", "load", "networkidle"])
+async def test_page_that_stops_itself_is_shown(page: cdp.Page, site: Site, wait_until: WaitUntil) -> None:
+    with trio.fail_after(QUICK_S):
+        await page.navigate(site.add("/stops", "<p>shown<script>window.stop()</script>"), wait_until=wait_until)
+        await page.settle()
+    assert "shown" in await page.html()
+    assert page.warnings == []
+
+
 async def test_download_that_the_page_starts_is_told(page: cdp.Page, site: Site) -> None:
     await page.navigate(site.add("/starts", "<script>onload = () => { location = '/download' }</script>"))
     await page.settle()

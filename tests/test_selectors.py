@@ -265,3 +265,8 @@ async def test_element_box_is_right_for_a_form_with_fields_named_like_built_ins(
         f'<form id="box" style="position:absolute;left:5px;top:6px;width:70px;height:80px">{fields}</form>', None
     )
     assert await page.call(ELEMENT_BOX, "#box") == {"x": 5, "y": 6, "width": 70, "height": 80}
+
+
+async def test_element_in_closed_details_is_hidden(page: cdp.Page) -> None:
+    await page.set_content('<details><summary>more</summary><p id="box">inside</p></details>', None)
+    assert (await page.call(ELEMENT_STATE, "#box"))["state"] != "visible"
