@@ -37,8 +37,8 @@ from .document import absolute_url
 from .egress import AddressPolicy, Failure, FailureKind, connect
 from .emulation import languages
 from .errors import NavigationError, NotAPage, TooLarge
+from .frame import MAX_HTML_BYTES
 from .options import Auth, Cookie, PageOptions
-from .page import MAX_HTML_BYTES
 
 MAX_REDIRECTS = 19
 """Chromium 156 follows so many and gives up at the twentieth."""

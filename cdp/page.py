@@ -17,18 +17,18 @@ import trio
 from . import capture, emulation, injection, interception, network, settle, traffic
 from .blocking import Rules, ad_filter
 from .connection import Connection, Subscription
-from .egress import Door, FailureKind
+from .egress import Door
 from .errors import (
     CDPError,
     CommandError,
     InvalidOption,
     InvalidSelector,
-    NavigationError,
     NotAPage,
     ScriptError,
     SelectorNotFound,
     TooLarge,
 )
+from .frame import MAX_DOCUMENTS, MAX_HTML_BYTES, MOVES, MainFrame
 from .options import CaptureOptions, PageOptions, RenderOptions, Viewport, WaitFor, WaitUntil
 from .selectors import ELEMENT, ELEMENT_STATE, SEEN_AS, reached
 from .settle import quietly
@@ -36,12 +36,8 @@ from .tasks import open_tasks
 
 T = TypeVar("T")
 
-# UTF-8 bytes of one document.
-MAX_HTML_BYTES = 64 * 2**20
 # Text of the page's own that is reported about it; a page may make its title or URL as long as it likes.
 MAX_REPORTED_CHARS = 2**13
-# A page that says it will move on within this time is waited for.
-REFRESH_DUE_S = 5.0
 # How long nothing may come of what a page loads before `auto` hangs up on it, and how long it may come drop by drop;
 # then, how long it may take to go on. The share of the attempt's time that the document itself may take.
 LOAD_SILENCE_S = 6.0
@@ -49,9 +45,6 @@ LOAD_DROPS_S = 15.0
 DOCUMENT_SHARE = 0.8
 HUNG_UP_SILENCE_S = 1.0
 MAX_HANG_UPS = 5
-# So many documents in a row that the page itself leads to are followed, as browsers follow redirects.
-MAX_DOCUMENTS = 20
-_MARKUP = ("text/html", "application/xhtml+xml")
 # How often an element is looked for: at first at once, later as often as a person would notice.
 POLL_S = (0.01, 0.02, 0.05, 0.1)
 # Dialogs and new windows can come without end.
@@ -69,21 +62,12 @@ _LIFECYCLE: dict[WaitUntil, str] = {
 _EVENTS = (
     "Page.lifecycleEvent",
     "Page.frameNavigated",
-    "Page.frameScheduledNavigation",
-    "Page.frameClearedScheduledNavigation",
-    "Page.frameStartedLoading",
-    "Page.frameStoppedLoading",
+    *MOVES,
     "Page.javascriptDialogOpening",
     "Page.windowOpen",
     "Page.downloadWillBegin",
     *traffic.EVENTS,
     *interception.EVENTS,
-)
-_MOVES = (
-    "Page.frameScheduledNavigation",
-    "Page.frameClearedScheduledNavigation",
-    "Page.frameStartedLoading",
-    "Page.frameStoppedLoading",
 )
 _NOT_ACTIVE = "Not attached to an active page"
 # The field that is at fault when the browser refuses a command.
@@ -113,39 +97,9 @@ def max_message_bytes(max_pixels: int) -> int:
     return max(max_pixels * 4 * 4 // 3, MAX_HTML_BYTES * 2) + 2**20
 
 
-def _same_document(url: str, other: str) -> bool:
-    """Whether two URLs differ in their fragments only."""
-    return url.partition("#")[0] == other.partition("#")[0]
-
-
 def _printable(text: str) -> str:
     """The page's text without halves of surrogate pairs, which no encoding takes."""
     return text.encode(errors="replace").decode()
-
-
-@attrs.define
-class Document:
-    """A document of the main frame and what its server answered."""
-
-    loader_id: str = ""
-    lifecycle: set[str] = attrs.field(factory=set)
-    # The URL that could not be loaded where the browser shows its own error page.
-    unreachable_url: str | None = None
-
-
-@attrs.define
-class Exchange:
-    """The request of a main-frame document; `status_code` and what follows are known once the headers came."""
-
-    url: str
-    # The URLs that redirected to this one, the first first.
-    redirects: list[str] = attrs.field(factory=list)
-    status_code: int | None = None
-    content_type: str | None = None
-    size_bytes: int | None = None
-    net_error: str = "net::ERR_FAILED"
-    # The answer, or its rest, did not come.
-    failed: bool = False
 
 
 @attrs.frozen
@@ -178,8 +132,6 @@ class Page:
         # The browser's name and version.
         self.product = product
         self.warnings: list[str] = []
-        # A page target's main frame has the target's id.
-        self._frame_id = target_id
         self._user_agent = user_agent
         self._door = door
         # Grants permissions to the page's context, and denies all others.
@@ -187,12 +139,11 @@ class Page:
         # What the page meets now.
         self._render = RenderOptions(viewport=viewport)
         self.traffic = traffic.Traffic()
-        self._document = Document()
-        self._url = "about:blank"
+        # A page target's main frame has the target's id.
+        self._frame = MainFrame(target_id, self.traffic, door.ledger)
         # Of the empty page it was opened with; `set_content` without a base writes into that one.
         self._blank_loader_id = ""
         self._written = False
-        self._exchanges: dict[str, Exchange] = {}
         self._events: Subscription | None = None
         self._changed = trio.Event()
         self._world: tuple[str, int] | None = None
@@ -202,21 +153,10 @@ class Page:
         self._dressed = ""
         self._referer: str | None = None
         self._block_ads = False
-        # A document other than an error page was loaded since the last navigation of ours; its URL, while it can be
-        # opened once more.
-        self._loaded = False
+        # The URL that was opened last, while it can be opened once more.
         self._opened_url: str | None = None
-        # The document that stopped loading last: by its load event, or by `window.stop()` without one.
-        self._stopped_at = ""
-        # How many documents came since the last navigation of ours.
-        self._documents = 0
         # The document that was waited for last.
         self._arrived_at = ""
-        # The document whose next one is not waited for any longer.
-        self._not_followed: str | None = None
-        # The main frame has set out for another document; it says that it will at this time.
-        self._navigating = False
-        self._moves_at = math.inf
 
     @property
     def viewport(self) -> Viewport:
@@ -252,31 +192,7 @@ class Page:
         self._changed = trio.Event()
 
     async def _apply(self, method: str, params: dict[str, Any]) -> None:
-        document = self._document
-        if method == "Page.lifecycleEvent":
-            if params["frameId"] != self._frame_id:
-                return
-            if params["name"] == "init" or params["loaderId"] != document.loader_id:
-                document = self._document = Document(params["loaderId"])
-            document.lifecycle.add(params["name"])
-            if params["name"] == "load":
-                self._loaded = self._loaded or document.unreachable_url is None
-                # The end of a film's document, which the film takes over, is not told.
-                self.traffic.give_up([document.loader_id])
-        elif method == "Page.frameNavigated":
-            if params["frame"]["id"] == self._frame_id:
-                self._url = params["frame"]["url"]
-                # Plans of the document before go with it, and may not be told to be over.
-                self._navigating, self._moves_at = False, math.inf
-                self._documents += 1
-                self.traffic.forget_others(params["frame"]["loaderId"])
-                if params["frame"]["loaderId"] != document.loader_id:
-                    document = self._document = Document(params["frame"]["loaderId"])
-                document.unreachable_url = params["frame"].get("unreachableUrl")
-        elif method in _MOVES:
-            if params["frameId"] == self._frame_id:
-                self._move(method, params)
-        elif method == "Page.javascriptDialogOpening":
+        if method == "Page.javascriptDialogOpening":
             # `beforeunload` must not keep the page; a confirm or prompt is dismissed as by an absent user.
             accept = params["type"] in ("alert", "beforeunload")
             if len(self.warnings) < MAX_DIALOGS_TOLD:
@@ -290,45 +206,8 @@ class Page:
                 self.warn(f"a download was not kept: {params['url']}")
         elif method in interception.EVENTS:
             await self._interception.handle(method, params)
-        elif params.get("frameId", self._frame_id) == self._frame_id:
-            self._record_exchange(method, params)
-
-    def _move(self, method: str, params: dict[str, Any]) -> None:
-        """The main frame begins or ends to load, or plans to move on or no more."""
-        if method == "Page.frameScheduledNavigation":
-            # A page that refreshes itself now and then is not on its way elsewhere.
-            if params["reason"] != "metaTagRefresh" or not _same_document(params["url"], self._url):
-                self._moves_at = trio.current_time() + params["delay"]
-        elif method == "Page.frameClearedScheduledNavigation":
-            self._moves_at = math.inf
         else:
-            self._navigating = method == "Page.frameStartedLoading"
-            if not self._navigating:
-                self._stopped_at = self._document.loader_id
-                self.traffic.give_up([self._stopped_at])
-
-    def _record_exchange(self, method: str, params: dict[str, Any]) -> None:
-        loader_id = params["requestId"]
-        if method == "Network.requestWillBeSent":
-            # Sent again for every redirect, with the same id.
-            former = self._exchanges.get(loader_id)
-            redirects = [*former.redirects, former.url] if former is not None else []
-            self._exchanges[loader_id] = Exchange(params["request"]["url"], redirects)
-            return
-        exchange = self._exchanges.get(loader_id)
-        if exchange is None:
-            return
-        if method == "Network.loadingFailed":
-            exchange.net_error, exchange.failed = params["errorText"], True
-            return
-        response = params["response"]
-        exchange.status_code = response["status"]
-        exchange.content_type = response["mimeType"] or None
-        headers = {name.lower(): value for name, value in response["headers"].items()}
-        length = headers.get("content-length", "")
-        # A hostile one has thousands of digits.
-        if length.isdigit() and len(length) < 20:
-            exchange.size_bytes = int(length)
+            self._frame.apply(method, params)
 
     def warn(self, sentence: str) -> None:
         """Tell the client something; the page's own words in it are cut."""
@@ -353,9 +232,7 @@ class Page:
     @property
     def moving(self) -> bool:
         """Whether it is on its way to another document, or says that it will be soon."""
-        if self._not_followed == self._document.loader_id:
-            return False
-        return self._navigating or self._moves_at <= trio.current_time() + REFRESH_DUE_S
+        return self._frame.moving
 
     async def while_here(self, use: Callable[[], Awaitable[None]]) -> bool:
         """Run something; cancelled, and False, when the document is replaced meanwhile, or is about to be."""
@@ -374,19 +251,19 @@ class Page:
         """
         await self._caught_up()
         with trio.move_on_after(budget_s) as scope:
-            await self._until(lambda: self._documents > MAX_DOCUMENTS or (not self.moving and self._is_loaded()))
-        self._arrived_at = self._document.loader_id
+            await self._until(lambda: self._frame.documents > MAX_DOCUMENTS or (not self.moving and self._is_loaded()))
+        self._arrived_at = self._frame.document.loader_id
         if scope.cancelled_caught:
             await self.stay(f"given up after {budget_s:g} s: the page is on its way to another document")
-        elif self._documents > MAX_DOCUMENTS and self.moving:
+        elif self._frame.documents > MAX_DOCUMENTS and self.moving:
             await self.stay(f"the page moved on more than {MAX_DOCUMENTS} times")
         await self.come_back()
 
     def _is_loaded(self) -> bool:
         """Whether the document is one that was waited for as far as the client wants it, or has come to its end."""
-        document = self._document
-        ended = "load" in document.lifecycle or document.loader_id == self._stopped_at
-        return document.loader_id == self._arrived_at or ended or self._fault() is not None
+        document = self._frame.document
+        ended = "load" in document.lifecycle or document.loader_id == self._frame.stopped_at
+        return document.loader_id == self._arrived_at or ended or self._frame.fault() is not None
 
     async def stop(self) -> None:
         """Stop what the page is still loading.
@@ -400,7 +277,7 @@ class Page:
     async def stay(self, why: str) -> None:
         """Keep the document that is there, with a warning: wherever the page wants to go from now on, it does not."""
         self.warn(why)
-        self._not_followed = self._document.loader_id
+        self._frame.not_followed = self._frame.document.loader_id
         self._interception.stay()
         await self.session.send_all(self._interception.command())
         await self.stop()
@@ -410,13 +287,11 @@ class Page:
 
         Raises NavigationError when there is none to come back to.
         """
-        if self._document.unreachable_url is None:
+        if self._frame.document.unreachable_url is None:
             return
         url, self._opened_url = self._opened_url, None
         if url is None:
-            exchange = self._exchanges.get(self._document.loader_id)
-            net_error = exchange.net_error if exchange is not None else "net::ERR_FAILED"
-            raise self._failure(self._document.loader_id, net_error, is_download=False)
+            raise self._frame.failure(self._frame.document.loader_id)
         await self._keep_document()
         await self.navigate(url)
 
@@ -432,8 +307,8 @@ class Page:
             *emulation.commands(self._render, product=self.product, user_agent=self._user_agent),
         )
         # The empty page's own load is over, so that the next one seen is the client's.
-        await self._until(lambda: "load" in self._document.lifecycle)
-        self._blank_loader_id = self._document.loader_id
+        await self._until(lambda: "load" in self._frame.document.lifecycle)
+        self._blank_loader_id = self._frame.document.loader_id
 
     async def prepare(self, options: PageOptions) -> None:
         """Make the page what the options ask for; `html`, `url` and the waits are left to the other methods."""
@@ -472,8 +347,8 @@ class Page:
 
         Redirects by the page itself before that point are followed. Raises NavigationError, NotAPage.
         """
-        before = self._document.loader_id
-        self._loaded, self._documents = False, 0
+        before = self._frame.document.loader_id
+        self._frame.loaded, self._frame.documents = False, 0
         if self._block_ads:
             # Anew for each: a listed site that is meant is shown.
             self._door.refuse = ad_filter(network.endpoint_of(url)[0])
@@ -487,17 +362,16 @@ class Page:
         loader_id = reply.get("loaderId", "")
         if reply.get("errorText") or reply.get("isDownload"):
             # What keeps the document before aborts the navigation, which hides why.
-            net_error = failures[0] if failures else reply.get("errorText", "")
-            raise self._failure(loader_id, net_error, is_download=reply.get("isDownload", False))
+            net_error = failures[0] if failures else reply.get("errorText")
+            raise self._frame.failure(loader_id, net_error, is_download=reply.get("isDownload", False))
         if not loader_id:
             # Another place in the document that is there already.
             return
         await self._reach(wait_until, before)
         await self._caught_up()
-        loader_id = self._document.loader_id
-        exchange = self._exchanges.get(loader_id)
-        self._opened_url = url if self._loaded else None
-        if self._document.unreachable_url is not None:
+        exchange = self._frame.exchange
+        self._opened_url = url if self._frame.loaded else None
+        if self._frame.document.unreachable_url is not None:
             await self.come_back()
             return
         if exchange is not None and exchange.content_type == "application/pdf":
@@ -514,9 +388,9 @@ class Page:
             await self.navigate(base_url, wait_until=wait_until)
             return
         # The same loader writes the document anew; its life begins again with `init`.
-        self._document.lifecycle.clear()
+        self._frame.document.lifecycle.clear()
         self._written = True
-        await self.session.send("Page.setDocumentContent", frameId=self._frame_id, html=html)
+        await self.session.send("Page.setDocumentContent", frameId=self._frame.frame_id, html=html)
         await self._reach(wait_until, "")
 
     async def _reach(self, wait_until: WaitUntil, before: str) -> None:
@@ -524,18 +398,22 @@ class Page:
         event = _LIFECYCLE[wait_until]
 
         def reached_it() -> bool:
-            document = self._document
-            ended = event in document.lifecycle or document.loader_id == self._stopped_at or self._fault() is not None
+            document = self._frame.document
+            ended = (
+                event in document.lifecycle
+                or document.loader_id == self._frame.stopped_at
+                or self._frame.fault() is not None
+            )
             return document.loader_id != before and ended
 
         if wait_until == "auto":
             await self._load_or_give_up(before, reached_it)
         else:
             await self._until(reached_it)
-        fault = self._fault()
-        if fault is not None and event not in self._document.lifecycle:
+        fault = self._frame.fault()
+        if fault is not None and event not in self._frame.document.lifecycle:
             raise fault
-        self._arrived_at = self._document.loader_id
+        self._arrived_at = self._frame.document.loader_id
         if wait_until == "networkidle":
             await settle.network_idle(self)
 
@@ -554,10 +432,10 @@ class Page:
             while not is_loaded():
                 now = trio.current_time()
                 loading = self.traffic.in_flight(now)
-                if self._document.loader_id in ("", before):
+                if self._frame.document.loader_id in ("", before):
                     # There is nothing yet to go on with.
                     given_up_at = math.inf
-                elif self._document.loader_id in loading:
+                elif self._frame.document.loader_id in loading:
                     given_up_at = started + left_s * DOCUMENT_SHARE
                 else:
                     given_up_at = min(max(silent_since, self.traffic.moved_at) + silence_s, started + drops_s)
@@ -570,45 +448,15 @@ class Page:
             shown = self.traffic.shown(loading) or "the load event"
             if not any(warning.endswith(f" of the page: {shown}") for warning in self.warnings):
                 self.warn(f"given up after {trio.current_time() - started:.3g} s of the page: {shown}")
-            if self._document.loader_id in loading:
+            if self._frame.document.loader_id in loading:
                 await self.stop()
                 return
             self._door.hang_up([network.endpoint_of(url) for url in self.traffic.urls(loading)])
             silent_since, silence_s, drops_s = trio.current_time(), min(silence_s, HUNG_UP_SILENCE_S), math.inf
 
-    def _fault(self) -> CDPError | None:
-        """Why the document will not come to its load event, or should not."""
-        if self._documents > MAX_DOCUMENTS:
-            return NavigationError("net::ERR_TOO_MANY_REDIRECTS")
-        exchange = self._exchanges.get(self._document.loader_id)
-        if exchange is None or exchange.status_code is None:
-            return None
-        if exchange.failed:
-            # Its body broke off.
-            return NavigationError(exchange.net_error)
-        if (exchange.size_bytes or 0) > MAX_HTML_BYTES and exchange.content_type in _MARKUP:
-            return TooLarge(
-                f"a document of {exchange.size_bytes} bytes is over the limit of {MAX_HTML_BYTES // 2**20} MiB"
-            )
-        return None
-
     async def _keep_document(self) -> None:
         self._interception.keep_document()
         await self.session.send_all(self._interception.command())
-
-    def _failure(self, loader_id: str, net_error: str, *, is_download: bool) -> CDPError:
-        """Why a navigation gave no document."""
-        exchange = self._exchanges.get(loader_id)
-        if exchange is not None and (is_download or exchange.status_code in (204, 205)):
-            reason = "a download" if is_download else f"the server answered {exchange.status_code}, without a document"
-            return NotAPage(reason, exchange.content_type, exchange.size_bytes)
-        if is_download:
-            return NotAPage("a download")
-        # Chromium reports whatever its proxy could not do as one error; the door knows which.
-        cause = self.ledger.failure_at(*network.endpoint_of(exchange.url)) if exchange is not None else None
-        if cause is not None:
-            return NavigationError(cause.net_error, blocked=cause.text if cause.kind is FailureKind.blocked else None)
-        return NavigationError(net_error)
 
     def still_loading(self) -> str:
         """What is in flight, for a message; empty when nothing is."""
@@ -617,19 +465,19 @@ class Page:
     @property
     def has_document(self) -> bool:
         """Whether a document of the client's has begun, so that there is something to capture."""
-        begun = self._written or self._document.loader_id != self._blank_loader_id
-        return begun and self._document.unreachable_url is None
+        begun = self._written or self._frame.document.loader_id != self._blank_loader_id
+        return begun and self._frame.document.unreachable_url is None
 
     @property
     def status_code(self) -> int | None:
         """The HTTP status of the current document; None for one that did not come over HTTP."""
-        exchange = self._exchanges.get(self._document.loader_id)
+        exchange = self._frame.exchange
         return exchange.status_code if exchange is not None else None
 
     @property
     def redirects(self) -> list[str]:
         """The URLs whose servers redirected to the current document, the first first."""
-        exchange = self._exchanges.get(self._document.loader_id)
+        exchange = self._frame.exchange
         return exchange.redirects if exchange is not None else []
 
     # Waiting
@@ -647,7 +495,7 @@ class Page:
 
         Elements to be removed may have come again: they are taken out each time. Raises InvalidSelector.
         """
-        loader_id = self._document.loader_id
+        loader_id = self._frame.document.loader_id
         if self._injected.into_document and self._dressed != loader_id:
             await injection.dress(self, self._injected)
             self._dressed = loader_id
@@ -800,10 +648,10 @@ class Page:
                             raise
 
     async def _cancel_when_replaced(self, scope: trio.CancelScope, ahead: bool = False) -> None:
-        loader_id = self._document.loader_id
+        loader_id = self._frame.document.loader_id
         # The session's end is met by whatever runs in the scope.
         with contextlib.suppress(CDPError):
-            await self._until(lambda: self._document.loader_id != loader_id or (ahead and self.moving))
+            await self._until(lambda: self._frame.document.loader_id != loader_id or (ahead and self.moving))
             scope.cancel()
 
     # The page's own world
@@ -874,11 +722,11 @@ class Page:
     async def _in_world(self, use: Callable[[int], Awaitable[T]]) -> T:
         """What `use` gives in our isolated world; asked again in the next document when a navigation took it away."""
         while True:
-            loader_id = self._document.loader_id
+            loader_id = self._frame.document.loader_id
             try:
                 if self._world is None or self._world[0] != loader_id:
                     reply = await self.session.send(
-                        "Page.createIsolatedWorld", frameId=self._frame_id, worldName="cleariflow"
+                        "Page.createIsolatedWorld", frameId=self._frame.frame_id, worldName="cleariflow"
                     )
                     self._world = (loader_id, reply["executionContextId"])
                 return await use(self._world[1])

@@ -11,8 +11,8 @@ import pytest
 import trio
 
 import cdp
+from cdp import frame, settle
 from cdp import page as module
-from cdp import settle
 from cdp.errors import InvalidOption, NavigationError, NotAPage, SessionClosed, TargetCrashed, TooLarge
 from cdp.options import Cookie, PageOptions, Viewport, WaitFor, WaitUntil
 
@@ -1000,7 +1000,7 @@ async def test_html_over_its_limit_is_too_large(page: cdp.Page, site: Site, monk
 async def test_document_announced_over_the_limit_is_too_large(
     page: cdp.Page, site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "MAX_HTML_BYTES", 2**20)
+    monkeypatch.setattr(frame, "MAX_HTML_BYTES", 2**20)
 
     async def announce(exchange: Exchange) -> None:
         await exchange.send_raw(

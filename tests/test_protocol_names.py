@@ -22,7 +22,7 @@ import cdp
 
 SOURCES = sorted(Path(cdp.__file__).parent.glob("*.py"))
 NAME = re.compile(r"[A-Z][A-Za-z]+\.[a-z][A-Za-z]*")
-PROTOCOL_MODULES = ("page.py", "browser.py", "capture.py", "interception.py", "emulation.py")
+PROTOCOL_MODULES = ("page.py", "browser.py", "capture.py", "interception.py", "emulation.py", "frame.py")
 """Whose dictionary keys are the protocol's."""
 FOREIGN_KEYS = {"content-length", "missing", "moved", "changed"}
 """An HTTP header, and results of our own scripts."""
