@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+import zoneinfo
 from collections.abc import Iterator
 from typing import Any, TypeVar
 
@@ -54,6 +55,17 @@ def faults(options: RenderOptions) -> Iterator[tuple[str, str]]:
         yield "locale", "is not a language tag such as de-CH"
     if not _TIMEZONE.fullmatch(options.timezone):
         yield "timezone", "is not the name of a time zone such as Europe/Zurich"
+    elif not _is_time_zone(options.timezone) and _is_time_zone("Europe/Zurich"):
+        # (A slim container knows none at all: there the browser is left to judge.)
+        yield "timezone", "is no time zone that is known here"
+
+
+def _is_time_zone(name: str) -> bool:
+    try:
+        zoneinfo.ZoneInfo(name)
+    except (ValueError, OSError, zoneinfo.ZoneInfoNotFoundError):
+        return False
+    return True
 
 
 def resolved(options: T, product: str) -> T:

@@ -343,11 +343,6 @@ async def test_device_is_told_to_the_page(browser: cdp.Browser, site: Site) -> N
     assert await told(browser, site, expression, device="iPhone 15") == [393, 3, True]
 
 
-async def test_time_zone_that_no_browser_knows_is_an_invalid_request(browser: cdp.Browser, site: Site) -> None:
-    told = await failure(browser, url=site.url("/ok"), timezone="Europe/Nowhere")
-    assert (told.code, str(told).partition(":")[0]) == ("invalid_request", "timezone")
-
-
 async def test_http_only_cookie_is_hidden_from_scripts(browser: cdp.Browser, site: Site) -> None:
     cookies = [{"name": "a", "value": "b", "http_only": True}, {"name": "c", "value": "d"}]
     assert await told(browser, site, "document.cookie", cookies=cookies) == "c=d"

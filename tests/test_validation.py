@@ -673,6 +673,10 @@ def test_url_becomes_canonical(url: str, canonical: str) -> None:
     assert (parse_request("scrape", {"url": url}, CONFIG).url or "").replace("%C3%BC", "ü") == canonical
 
 
+def test_time_zone_that_nobody_knows_is_a_fault() -> None:
+    assert faults({"url": URL, "timezone": "Mars/Olympus"}) == {"timezone": "is no time zone that is known here"}
+
+
 def test_credentials_in_the_url_become_auth() -> None:
     assert parse_request("scrape", {"url": "http://me%40x:p%3Aw@example.com/a"}, CONFIG).auth == Auth("me@x", "p:w")
 
