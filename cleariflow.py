@@ -17,8 +17,8 @@ Invariants
     I3  A queued job is in the schedule; a running one has exactly one worker; an ended one is in neither.
     I4  `done` implies that its artifact is complete on disk.
     I5  Every await on a page is under the attempt's deadline; what cleans up is shielded and bounded.
-    I6  Nothing of the client's secrets (key, cookies, headers) is logged, or kept once its job has ended; the journal's
-        older lines lose them within `SCRUB_S`.
+    I6  Nothing of the client's secrets (key, cookies, headers, auth) is logged, or kept once its job has ended; the
+        journal's older lines lose them within `SCRUB_S`.
 
 Sections: constants, errors, configuration, requests, jobs and transitions, policies, schedule, journal file, journal
 storage, store, attempt, service, HTTP, HTTP server, command line.

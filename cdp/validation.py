@@ -322,7 +322,8 @@ def page_faults(options: PageOptions, given: Mapping[str, object]) -> Iterator[F
         if cookie.url is None and cookie.domain is None and page_url is None:
             yield Fault(f"cookies[{index}]", "needs a domain: the document has no URL")
         yield from _told(f"cookies[{index}].url", parse_url, cookie.url)
-    for field in ("headers", "auth", "referer"):
+    # (A position is told to secure origins only, which a document without a URL is not.)
+    for field in ("headers", "auth", "referer", "geolocation"):
         if getattr(options, field) and page_url is None:
             yield Fault(field, "has no URL to go with: the document has none")
     yield from _told("referer", parse_url, options.referer)

@@ -530,3 +530,17 @@ async def test_many_pages_open_at_once(browser: cdp.Browser, site: Site) -> None
         for number in range(8):
             nursery.start_soon(visit, number)
     assert texts == {number: str(number) for number in range(8)}
+
+
+async def test_nothing_of_a_closed_page_makes_a_request(browser: cdp.Browser, site: Site) -> None:
+    beat = "setInterval(() => fetch('/beat?' + Math.random()), 5)"
+    site.add("/worker.js", beat, "text/javascript")
+    url = site.add("/beats", f"<script>{beat}; new Worker('/worker.js'); new SharedWorker('/worker.js')</script>")
+    async with browser.open_page() as page:
+        await page.navigate(url)
+        await site.seen("/beat", 20)
+    await site.connections_settled()
+    before = len(site.requests)
+    async with browser.open_page() as page:
+        await page.navigate(site.url("/slow?seconds=0.5"))
+    assert [request.path for request in site.requests[before:]] == ["/slow"]

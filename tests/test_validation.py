@@ -1353,3 +1353,8 @@ def test_viewport_of_no_pixel_is_a_fault() -> None:
     viewport = {"width": 9, "height": 800, "device_scale_factor": 0.1}
     with pytest.raises(ValidationError, match="viewport: makes a picture of no pixel"):
         parse_request("screenshot", {"url": "https://a.b", "viewport": viewport}, Config())
+
+
+def test_position_without_a_url_is_a_fault() -> None:
+    given = {"html": "<p>", "geolocation": {"latitude": 1, "longitude": 2}}
+    assert list(faults(given)) == ["geolocation"]
