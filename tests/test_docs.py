@@ -944,7 +944,7 @@ def contradictions() -> list[tuple[str, ...]]:
 def test_contradiction_is_refused(service: ServiceName, text: str, field: str) -> None:
     given = json.loads(text)
     if "html" not in given:
-        given |= {"url": "https://example.com/"}
+        given = {"url": "https://example.com/"} | given
     with pytest.raises(ValidationError) as caught:
         parse_request(service, given, Config())
     assert [fault.field for fault in caught.value.faults] == [field]
