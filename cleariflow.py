@@ -88,6 +88,7 @@ from cdp.errors import (
     TargetCrashed,
     TooLarge,
 )
+from cdp.fetch import fetch
 from cdp.network import credentials_of, endpoint_of, parse_url, without_credentials
 from cdp.options import (
     Auth,
@@ -102,7 +103,7 @@ from cdp.options import (
     Shoot,
     WaitFor,
 )
-from cdp.scrape import Part, fetch_document, has_scripts, scrape_document, scrape_page, title_of
+from cdp.scrape import Part, has_scripts, scrape_document, scrape_page, title_of
 from cdp.tasks import open_tasks
 from cdp.texts import add_flags, nested, value_of, with_values
 from cdp.validation import (
@@ -440,7 +441,7 @@ def _request_faults(parsed: Request, given: Mapping[str, object], config: Config
             for name in BROWSER_FIELDS:
                 if given.get(name):
                     yield Fault(name, "needs a browser, and render is false")
-            if parsed.selector is not None and parsed.selector.startswith(("xpath=", "text=")):
+            if is_found_by_browser(parsed.selector):
                 yield Fault("selector", "xpath= and text= need a browser, and render is false")
             if parsed.on_timeout == "capture":
                 yield Fault("on_timeout", "capture needs a browser, and render is false")
@@ -478,6 +479,11 @@ BROWSER_FIELDS = (
     "actions",
     "include_shadow_dom",
 )
+
+
+def is_found_by_browser(selector: str | None) -> bool:
+    """Whether only a browser can look for it."""
+    return selector is not None and selector.startswith(("xpath=", "text="))
 
 
 def request_document(parsed: Request) -> dict[str, Any]:
@@ -1441,7 +1447,7 @@ async def fetch_output(policy: cdp.AddressPolicy, parsed: ScrapeRequest, progres
     assert parsed.url is not None
     progress.enter("navigate", "the server did not answer")
     try:
-        fetched = await fetch_document(policy, parsed)
+        fetched = await fetch(policy, parsed)
     except NotAPage:
         if auto:
             return None
@@ -1461,8 +1467,7 @@ def needs_browser(parsed: ScrapeRequest) -> bool:
     """Whether a request says by itself that only a browser will do."""
     default = ScrapeRequest()
     asked = any(getattr(parsed, name) != getattr(default, name) for name in (*SCRIPT_FIELDS, *BROWSER_FIELDS))
-    by_place = parsed.selector is not None and parsed.selector.startswith(("xpath=", "text="))
-    return asked or by_place or "screenshot" in parsed.outputs
+    return asked or is_found_by_browser(parsed.selector) or "screenshot" in parsed.outputs
 
 
 # ---------------------------------------------------------------- service

@@ -39,9 +39,9 @@ from .options import (
     TypeText,
     Wait,
 )
-from .page import FIRST_LOOK_S, POLL_S, Page
+from .page import FIRST_LOOK_S, Page, pause
 from .selectors import FIND
-from .settle import FRAMES_BUDGET_S, TWO_FRAMES, quietly
+from .settle import frames_passed, quietly
 from .validation import Fault, nearest
 
 # An optional step without a `timeout_ms` has this long, or a third of what is left.
@@ -531,18 +531,9 @@ async def _carry_out(step: _Step, action: Action) -> None:
     if may_move:
         # A move that the step caused begins a little later: a form is sent, a link followed in a task of its own.
         step.say("the page has painted no frame")
-        await _frames(step.page)
+        await frames_passed(step.page)
         step.say("the page that it moved on to is not loaded")
         await step.page.arrive()
-
-
-async def _frames(page: Page) -> None:
-    """Let the page paint two frames, unless it does not.
-
-    One that is on its way elsewhere does not answer before the next document begins (Chromium 156).
-    """
-    with trio.move_on_after(FRAMES_BUDGET_S):
-        await page.call(TWO_FRAMES)
 
 
 async def _element(step: _Step, script: str, selector: str | None, *arguments: object) -> dict[str, Any]:
@@ -562,7 +553,7 @@ async def _element(step: _Step, script: str, selector: str | None, *arguments: o
             return found
         step.say(f"the element {who!r} {found['waiting']}")
         turn = found.get("turn", turn)
-        await trio.sleep(POLL_S[min(attempt // 5, len(POLL_S) - 1)])
+        await pause(attempt)
         attempt += 1
 
 
@@ -624,7 +615,7 @@ async def _check(step: _Step, action: Check) -> None:
     if found["radio"] and not wanted:
         raise _Refused(f"the element {action.selector!r} is a radio button: only checking another one unchecks it")
     await _click(step, action.selector, "check")
-    await _frames(step.page)
+    await frames_passed(step.page)
     after = await step.page.call(_CHECKED, action.selector)
     # The click may have taken it away, or moved on to another page.
     if after.get("checked", wanted) != wanted and after["document"] == found["document"]:
@@ -703,7 +694,7 @@ async def _scroll(step: _Step, action: Scroll) -> None:
     await _element(step, _SCROLL, action.selector, to, None if by is None else attrs.asdict(by))
     # Scroll events and observers of what came into view run with the next frames.
     step.say("the page has painted no frame")
-    await _frames(step.page)
+    await frames_passed(step.page)
 
 
 async def _wait(step: _Step, action: Wait) -> None:

@@ -13,9 +13,10 @@ import trio
 
 from . import settle
 from .connection import Connection
+from .emulation import TOUCH_POINTS, Command
 from .errors import InvalidSelector, SelectorNotFound, TooLarge
 from .options import DEFAULT_QUALITY, CaptureOptions, Clip, Resize, Viewport
-from .selectors import ELEMENT_BOX
+from .selectors import ELEMENT_BOX, ROOTS
 
 if TYPE_CHECKING:
     from .page import Page
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 # empty string and no error.
 FORMAT_EXTENT_PX = {"webp": 16_383, "jpeg": 65_500}
 MAX_PIXELS = 64_000_000
-TOUCH: tuple[str, dict[str, Any]] = ("Emulation.setTouchEmulationEnabled", {"enabled": True, "maxTouchPoints": 5})
+TOUCH: Command = ("Emulation.setTouchEmulationEnabled", {"enabled": True, "maxTouchPoints": TOUCH_POINTS})
 # Decoding holds the interpreter; slices of this many characters (a multiple of four) let other tasks in between.
 DECODE_SLICE = 2**22
 
@@ -70,12 +71,11 @@ def check_extent(width: float, height: float, scale: float, image_format: str, m
 # the scroll position have no time of their own. The caret is hidden only where a field has it: a rule for all elements
 # costs a long document its styles once more.
 # -> {moved: whether there were animations, changed: whether `_THAW` has something to do}
-_FREEZE = """() => {
+_FREEZE = (
+    "() => {"
+    + ROOTS
+    + """
   const kept = globalThis[Symbol.for('cleariflow')] ??= {};
-  const roots = [document];
-  for (const root of roots) {
-    for (const {shadowRoot} of root.querySelectorAll('*')) if (shadowRoot instanceof ShadowRoot) roots.push(shadowRoot);
-  }
   kept.endless ??= [];
   let moved = false;
   for (const animation of roots.flatMap(root => root.getAnimations())) {
@@ -94,6 +94,7 @@ _FREEZE = """() => {
   }
   return {moved, changed: kept.endless.length > 0 || kept.noCaret !== undefined};
 }"""
+)
 _THAW = """() => {
   const kept = globalThis[Symbol.for('cleariflow')];
   for (const animation of kept.endless.splice(0)) animation.play();

@@ -59,6 +59,8 @@ PIECE_BYTES = 2**18
 
 # Of Chromium 156, without the exchange format that only browsers read.
 _ACCEPT = "text/html,application/xhtml+xml,application/xml;q=0.9,image/jxl,image/avif,image/webp,image/apng,*/*;q=0.8"
+# As a browser says it: many sites answer others with something else.
+USER_AGENT = "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/156.0.0.0 Safari/537.36"
 _REDIRECTS = (301, 302, 303, 307, 308)
 _PORTS = (
     "0 1 7 9 11 13 15 17 19 20 21 22 23 25 37 42 43 53 69 77 79 87 95 101 102 103 104 109 110 111 113 115 117 119 123 "
@@ -98,7 +100,7 @@ async def fetch(
     policy: AddressPolicy,
     options: PageOptions,
     *,
-    user_agent: str,
+    user_agent: str = USER_AGENT,
     max_bytes: int = MAX_HTML_BYTES,
     trust: ssl.SSLContext | None = None,
 ) -> Fetched:

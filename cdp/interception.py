@@ -74,8 +74,8 @@ class Interception:
         finally:
             self._own_failure = None
 
-    def command(self) -> tuple[str, dict[str, Any]]:
-        """What makes the browser hold up what is wanted now; it replaces the command before."""
+    def commands(self) -> list[tuple[str, dict[str, Any]]]:
+        """What makes the browser hold up what is wanted now, in place of before; none while that is nothing."""
         document = {"urlPattern": "*", "resourceType": "Document"}
         patterns = self._rules.patterns()
         if self._content is not None or self._stay:
@@ -86,8 +86,8 @@ class Interception:
         if self._keep:
             patterns.append(document | {"requestStage": "Response"})
         if not patterns:
-            return ("Fetch.disable", {})
-        return ("Fetch.enable", {"patterns": patterns, "handleAuthRequests": self._auth is not None})
+            return []
+        return [("Fetch.enable", {"patterns": patterns, "handleAuthRequests": self._auth is not None})]
 
     async def handle(self, method: str, params: dict[str, Any]) -> None:
         """Let one held-up request go on, or answer or fail it."""

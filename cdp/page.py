@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, TypeVar
 
 import attrs
@@ -100,6 +100,11 @@ def max_message_bytes(max_pixels: int) -> int:
 def _printable(text: str) -> str:
     """The page's text without halves of surrogate pairs, which no encoding takes."""
     return text.encode(errors="replace").decode()
+
+
+async def pause(attempt: int) -> None:
+    """Wait before the next look at something, the longer the more there were."""
+    await trio.sleep(POLL_S[min(attempt // 5, len(POLL_S) - 1)])
 
 
 @attrs.frozen
@@ -195,15 +200,12 @@ class Page:
         if method == "Page.javascriptDialogOpening":
             # `beforeunload` must not keep the page; a confirm or prompt is dismissed as by an absent user.
             accept = params["type"] in ("alert", "beforeunload")
-            if len(self.warnings) < MAX_DIALOGS_TOLD:
-                self.warn(f"{params['type']} dialog answered: {params['message'][:200]}")
+            self._mention(f"{params['type']} dialog answered: {params['message'][:200]}")
             await self.session.post("Page.handleJavaScriptDialog", accept=accept)
         elif method == "Page.windowOpen":
-            if len(self.warnings) < MAX_DIALOGS_TOLD:
-                self.warn(f"a new window was not opened: {params['url']}")
+            self._mention(f"a new window was not opened: {params['url']}")
         elif method == "Page.downloadWillBegin":
-            if len(self.warnings) < MAX_DIALOGS_TOLD:
-                self.warn(f"a download was not kept: {params['url']}")
+            self._mention(f"a download was not kept: {params['url']}")
         elif method in interception.EVENTS:
             await self._interception.handle(method, params)
         else:
@@ -212,6 +214,11 @@ class Page:
     def warn(self, sentence: str) -> None:
         """Tell the client something; the page's own words in it are cut."""
         self.warnings.append(_printable(sentence[:MAX_REPORTED_CHARS]))
+
+    def _mention(self, sentence: str) -> None:
+        """Tell what a page can do without end, while few warnings were told."""
+        if len(self.warnings) < MAX_DIALOGS_TOLD:
+            self.warn(sentence)
 
     async def _until(self, reached_it: Callable[[], bool]) -> None:
         while not reached_it():
@@ -279,7 +286,7 @@ class Page:
         self.warn(why)
         self._frame.not_followed = self._frame.document.loader_id
         self._interception.stay()
-        await self.session.send_all(self._interception.command())
+        await self.session.send_all(*self._interception.commands())
         await self.stop()
 
     async def come_back(self) -> None:
@@ -333,7 +340,7 @@ class Page:
         self._interception.block(rules)
         if page_url:
             self._interception.add_to_origin(network.origin_of(page_url), dict(options.headers), options.auth)
-        commands.append(self._interception.command())
+        commands += self._interception.commands()
         try:
             await self.session.send_all(*commands)
         except CommandError as error:
@@ -384,7 +391,7 @@ class Page:
         await self._keep_document()
         if base_url is not None:
             self._interception.answer_with(html)
-            await self.session.send_all(self._interception.command())
+            await self.session.send_all(*self._interception.commands())
             await self.navigate(base_url, wait_until=wait_until)
             return
         # The same loader writes the document anew; its life begins again with `init`.
@@ -456,11 +463,11 @@ class Page:
 
     async def _keep_document(self) -> None:
         self._interception.keep_document()
-        await self.session.send_all(self._interception.command())
+        await self.session.send_all(*self._interception.commands())
 
-    def still_loading(self) -> str:
-        """What is in flight, for a message; empty when nothing is."""
-        return self.traffic.shown(self.traffic.in_flight(trio.current_time()))
+    def still_loading(self, among: Iterable[str] | None = None) -> str:
+        """What is in flight, all or of some requests, for a message; empty when nothing is."""
+        return self.traffic.shown(self.traffic.in_flight(trio.current_time(), among))
 
     @property
     def has_document(self) -> bool:
@@ -527,7 +534,7 @@ class Page:
                 # One that is thrown while the script runs, by JSON.parse say, tells where.
                 if str(error).startswith("SyntaxError") and "\n    at " not in str(error):
                     raise
-            await trio.sleep(POLL_S[min(attempt // 5, len(POLL_S) - 1)])
+            await pause(attempt)
 
     async def wait_for(self, wait: WaitFor, tell: Callable[[str], None] = quietly) -> None:
         """Wait until an element is in a state; `tell` hears in which it is instead.
@@ -545,7 +552,7 @@ class Page:
                 if reached(wait.state, seen):
                     return
                 tell(SEEN_AS[seen])
-                await trio.sleep(POLL_S[min(attempt // 5, len(POLL_S) - 1)])
+                await pause(attempt)
         if scope.cancelled_caught:
             message = f"selector {wait.selector!r} was not {wait.state} within {wait.timeout_ms} ms: {SEEN_AS[seen]}"
             raise SelectorNotFound(message)

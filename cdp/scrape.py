@@ -12,14 +12,12 @@ import attrs
 import trio
 
 from . import document
-from .egress import AddressPolicy
 from .errors import SelectorNotFound
-from .fetch import Fetched, fetch
-from .options import CaptureOptions, PageOptions, ScrapeOptions
+from .fetch import Fetched
+from .options import CaptureOptions, ScrapeOptions
 from .page import Page
+from .selectors import ROOTS
 
-# What a plain fetch says: many sites answer others than browsers with something else.
-USER_AGENT = "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/156.0.0.0 Safari/537.36"
 # A title further down is not found.
 MAX_TITLE_AT = 2**18
 # What makes a document another one once a browser has it. Words first, and every place looked at once: a regular
@@ -30,11 +28,12 @@ _BROWSER_PATTERNS = (re.compile(r"<meta[^<>]*refresh"), re.compile(r"on(?<=[\s\"
 
 # What is not shown gets the attribute `hidden`, which text and Markdown heed. Of an element that is invisible, but may
 # hold a visible one, only the innermost.
-_MARK_UNSEEN = """() => {
-  const roots = [document];
+_MARK_UNSEEN = (
+    "() => {"
+    + ROOTS
+    + """
   for (const root of roots) {
     for (const node of root.querySelectorAll('*')) {
-      if (node.shadowRoot instanceof ShadowRoot) roots.push(node.shadowRoot);
       if (!(node instanceof HTMLElement) || node.closest('head')) continue;
       const seen = more => Element.prototype.checkVisibility.call(node, more);
       if (!seen({}) || !seen({visibilityProperty: true}) && node.firstElementChild === null) {
@@ -43,6 +42,7 @@ _MARK_UNSEEN = """() => {
     }
   }
 }"""
+)
 
 
 @attrs.frozen
@@ -82,11 +82,6 @@ async def scrape_page(page: Page, options: ScrapeOptions, url: str, *, max_pixel
     if picture is not None:
         parts["screenshot"] = Part(picture.data, picture.content_type)
     return parts
-
-
-async def fetch_document(policy: AddressPolicy, options: PageOptions) -> Fetched:
-    """One document without a browser: see `fetch.fetch`."""
-    return await fetch(policy, options, user_agent=USER_AGENT)
 
 
 async def scrape_document(fetched: Fetched, options: ScrapeOptions) -> dict[str, Part]:

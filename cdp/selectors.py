@@ -51,6 +51,14 @@ const visible = node => {
 };
 """
 
+# The document and every open shadow root in it.
+ROOTS = """
+const roots = [document];
+for (const root of roots) {
+  for (const {shadowRoot} of root.querySelectorAll('*')) if (shadowRoot instanceof ShadowRoot) roots.push(shadowRoot);
+}
+"""
+
 # -> {state: "detached" | "empty" | "hidden" | "visible"} or {error}
 ELEMENT_STATE = (
     "selector => {"

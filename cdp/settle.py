@@ -55,15 +55,23 @@ _CHANGED_MS_AGO = """() => {
 # Scripts that may change the document after its load, its frames' among them.
 _HAS_SCRIPTS = """() => frames.length > 0 || document.body?.onload != null
   || [...document.scripts].some(script => /^$|javascript|ecmascript|module/i.test(script.type))"""
+# Whether an element has a box, and one that meets the viewport.
+_IN_VIEW = """
+const hasBox = ({width, height}) => width > 0 && height > 0;
+const inView = node => {
+  const box = node.getBoundingClientRect();
+  return hasBox(box) && box.bottom > 0 && box.right > 0 && box.top < innerHeight && box.left < innerWidth;
+};
+"""
 # Charts draw their opening on a canvas, which changes nothing in the document: each is looked at, small, until it stays
 # the same for some looks. One with pictures of another origin cannot be looked at and counts as still.
 # -> "none" | "still"
-_CANVASES_STILL = """(whole, everyMs, alike) => {
-  const shown = [...document.querySelectorAll('canvas')].filter(canvas => {
-    const box = canvas.getBoundingClientRect();
-    return box.width > 0 && box.height > 0 && (whole || box.bottom > 0 && box.right > 0
-      && box.top < innerHeight && box.left < innerWidth);
-  }).slice(0, 50);
+_CANVASES_STILL = (
+    "(whole, everyMs, alike) => {"
+    + _IN_VIEW
+    + """
+  const shown = [...document.querySelectorAll('canvas')]
+    .filter(canvas => whole ? hasBox(canvas.getBoundingClientRect()) : inView(canvas)).slice(0, 50);
   if (shown.length === 0) return 'none';
   const small = new OffscreenCanvas(48, 48).getContext('2d', {willReadFrequently: true});
   small.imageSmoothingQuality = 'high';
@@ -87,18 +95,20 @@ _CANVASES_STILL = """(whole, everyMs, alike) => {
     step();
   });
 }"""
+)
 _FONTS_READY = "() => document.fonts.ready.then(() => true)"
 # Images whose box meets the viewport, or all; one that fails to load counts as done. Those of the whole page are told
 # to load even when the page would only do so near the viewport.
-_IMAGES_READY = """whole => {
+_IMAGES_READY = (
+    "whole => {"
+    + _IN_VIEW
+    + """
   if (whole) for (const node of document.querySelectorAll('[loading=lazy]')) node.setAttribute('loading', 'eager');
-  return Promise.allSettled([...document.images].filter(image => {
-    const box = image.getBoundingClientRect();
-    return whole || box.width > 0 && box.height > 0 && box.bottom > 0 && box.right > 0
-      && box.top < innerHeight && box.left < innerWidth;
-  }).map(image => image.decode())).then(() => true);
+  const wanted = [...document.images].filter(image => whole || inView(image));
+  return Promise.allSettled(wanted.map(image => image.decode())).then(() => true);
 }"""
-TWO_FRAMES = "() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(() => done(true))))"
+)
+_TWO_FRAMES = "() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(() => done(true))))"
 # -> the height of the whole
 _SCROLL_TO = """top => {
   window.scrollTo({top, left: 0, behavior: 'instant'});
@@ -132,7 +142,10 @@ async def _settle_document(page: Page, tell: Callable[[str], None], whole_page: 
     tell("requests")
     pending = page.traffic.in_flight(trio.current_time())
     in_time = await _within(
-        page, REQUESTS_BUDGET_S, lambda: _answered(page, pending), lambda: _still_loading(page, pending)
+        page,
+        REQUESTS_BUDGET_S,
+        lambda: _answered(page, pending),
+        lambda: f"requests in flight: {page.still_loading(pending)}",
     )
     # What was given up is not waited for again.
     page.traffic.give_up(pending)
@@ -161,7 +174,16 @@ async def images_ready(page: Page, budget_s: float = IMAGES_BUDGET_S, *, whole_p
 
 async def frames_painted(page: Page) -> None:
     """Two painted frames: what was changed is on the screen."""
-    await _within(page, FRAMES_BUDGET_S, lambda: page.call(TWO_FRAMES), lambda: "no frame is painted")
+    await _within(page, FRAMES_BUDGET_S, lambda: page.call(_TWO_FRAMES), lambda: "no frame is painted")
+
+
+async def frames_passed(page: Page) -> None:
+    """Two painted frames, unless the page paints none.
+
+    One that is on its way elsewhere does not answer before the next document begins (Chromium 156).
+    """
+    with trio.move_on_after(FRAMES_BUDGET_S):
+        await page.call(_TWO_FRAMES)
 
 
 async def _within(
@@ -182,11 +204,6 @@ async def _answered(page: Page, request_ids: list[str]) -> None:
         # A silent stream ends by the clock.
         with trio.move_on_after(QUIET_S):
             await page.until_event()
-
-
-def _still_loading(page: Page, request_ids: list[str]) -> str:
-    left = page.traffic.in_flight(trio.current_time(), request_ids)
-    return f"requests in flight: {page.traffic.shown(left)}"
 
 
 async def _quiet(page: Page) -> None:
@@ -216,7 +233,7 @@ async def scroll_through(page: Page, max_height: int | None = None) -> None:
         top = 0
         while True:
             height = await page.call(_SCROLL_TO, top)
-            await page.call(TWO_FRAMES)
+            await page.call(_TWO_FRAMES)
             with trio.move_on_after(QUIET_BUDGET_S):
                 await _answered(page, page.traffic.in_flight(trio.current_time()))
                 await page.call(_IMAGES_READY, False)

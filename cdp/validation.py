@@ -155,8 +155,8 @@ def _headers(value: object, _: Any) -> dict[str, str]:
 
 
 def _items(value: object, kind: Any) -> tuple[Any, ...]:
-    items: type[list[Any]] = types.GenericAlias(list, get_args(kind)[0])  # type: ignore[assignment]
-    return tuple(converter.structure(strict(value, "a list", (list,)), items))
+    list_of: Any = list
+    return tuple(converter.structure(strict(value, "a list", (list,)), list_of[get_args(kind)[0]]))
 
 
 # Names that other services' clients use.

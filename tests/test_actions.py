@@ -406,7 +406,7 @@ async def test_click_waits_until_the_page_it_leads_to_is_loaded(page: cdp.Page, 
 async def test_click_waits_for_a_server_that_takes_its_time_without_a_warning(
     page: cdp.Page, site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("cdp.actions.FRAMES_BUDGET_S", 0.1)
+    monkeypatch.setattr("cdp.settle.FRAMES_BUDGET_S", 0.1)
 
     async def slow(exchange: Exchange) -> Answer:
         await exchange.hold(0.3)

@@ -358,8 +358,8 @@ async def test_move_after_the_load_that_fails_keeps_the_document(page: cdp.Page,
     with trio.fail_after(QUICK_S):
         if target == "/204":
             await site.seen("/204")
-        while target != "/204" and not page.warnings:  # noqa: ASYNC110
-            await trio.sleep(0.01)
+        while target != "/204" and not page.warnings:
+            await page.until_event()
     assert "<i></i>" in await page.html()
     assert page.has_document
 
@@ -374,8 +374,8 @@ async def test_move_after_the_load_that_fails_is_a_warning(
     site.add("/moves", f"<script>onload = () => setTimeout(() => {{ location = '{target}' }}, 100)</script>")
     await page.navigate(site.url("/moves"))
     with trio.fail_after(QUICK_S):
-        while not page.warnings:  # noqa: ASYNC110
-            await trio.sleep(0.01)
+        while not page.warnings:
+            await page.until_event()
     (warning,) = page.warnings
     assert f"moved on to {target}" in warning
     assert reason in warning
