@@ -14,15 +14,18 @@ from .browser import Browser, connect_browser, open_browser
 from .capture import Picture
 from .egress import AddressPolicy
 from .page import Page, max_message_bytes
-from .pool import Pool, open_pool
+from .pool import Limits, Pool, open_pool
+from .processes import end_leftovers
 
 __all__ = [
     "AddressPolicy",
     "Browser",
+    "Limits",
     "Page",
     "Picture",
     "Pool",
     "connect_browser",
+    "end_leftovers",
     "errors",
     "max_message_bytes",
     "open_browser",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -21,7 +21,8 @@ from .tasks import open_tasks
 # Opening takes 6 ms and closing 4 ms; a browser that needs this long for either is hung.
 CONTEXT_TIMEOUT_S = 5.0
 DISPOSE_TIMEOUT_S = 5.0
-
+# A wait of this length that took twice as long was our own loop's fault.
+ATTENTION_S = 1.0
 
 DEFAULT_VIEWPORT = Viewport()
 MAX_PAGE_MESSAGE_BYTES = max_message_bytes(MAX_PIXELS)
@@ -30,8 +31,8 @@ MAX_PAGE_MESSAGE_BYTES = max_message_bytes(MAX_PIXELS)
 class Browser:
     """A running browser; made by `open_browser`.
 
-    `product` is its name and version, `ended` is set once it can be used no more: its process ended, its socket
-    closed, or it did not carry out a clean-up (`condemned` then says which).
+    `product` is its name and version, `pages_open` and `pages_opened` count. `ended` is set once it can be used no
+    more: its process ended, its socket closed, or it did not carry out a clean-up or hung (`condemned` then says which).
     """
 
     def __init__(
@@ -46,6 +47,7 @@ class Browser:
         self.pid: int | None = None
         self.product = version["product"]
         self.pages_open = 0
+        self.pages_opened = 0
         self.condemned: str | None = None
         self.ended = connection.ended
         self._connection = connection
@@ -55,11 +57,34 @@ class Browser:
         # Many sites refuse what calls itself headless.
         self._user_agent = version["userAgent"].replace("HeadlessChrome", "Chrome")
 
-    def _condemn(self, reason: str) -> None:
+    def condemn(self, reason: str) -> None:
         """Give the browser up: what it holds can only be freed by its end."""
         if self.condemned is None:
             self.condemned = reason
         self.ended.set()
+
+    async def answers(self, within_s: float) -> bool:
+        """Whether it answers a command within this time, without the seconds in which our own loop lagged.
+
+        A browser that ended does: nothing is waited for any more.
+        """
+        answered = trio.Event()
+
+        async def ask() -> None:
+            with suppress(CDPError):
+                await self._connection.send("Browser.getVersion")
+            answered.set()
+
+        async with open_tasks() as tasks:
+            tasks.start_soon(ask)
+            waited_s = 0.0
+            while waited_s < within_s and not answered.is_set():
+                began = trio.current_time()
+                with trio.move_on_after(ATTENTION_S):
+                    await answered.wait()
+                if trio.current_time() - began < 2 * ATTENTION_S:
+                    waited_s += ATTENTION_S
+        return answered.is_set()
 
     @asynccontextmanager
     async def open_page(self, *, viewport: Viewport = DEFAULT_VIEWPORT) -> AsyncIterator[Page]:
@@ -69,28 +94,31 @@ class Browser:
         and started, is disposed of when the body ends, within `DISPOSE_TIMEOUT_S`; a browser that does not manage is
         condemned.
         """
-        async with open_door(self._policy) as door:
-            self.pages_open += 1
-            context_id = ""
-            fault: BaseException | None = None
-            try:
-                # Shielded: a context whose id never reached us could not be disposed of.
-                with trio.CancelScope(deadline=trio.current_time() + CONTEXT_TIMEOUT_S, shield=True):
-                    context_id = await self._create_context(door)
-                if not context_id:
-                    self._condemn("it opened no browser context")
-                    raise ConnectionClosed(f"the browser opened no context within {CONTEXT_TIMEOUT_S:g} s")
-                target_id = await self._create_target(context_id)
-                async with self._attach(target_id, context_id, door, viewport) as page:
-                    yield page
-            except (SessionClosed, TargetCrashed, trio.Cancelled) as error:
-                fault = error
-                raise
-            finally:
-                self.pages_open -= 1
-                if context_id and not await self._dispose(context_id) and fault is not None:
-                    # A dying browser closes the sockets of its pages first; a hung one lets their time run out.
-                    raise ConnectionClosed(f"the browser is lost: {self.condemned or 'it ended'}") from fault
+        self.pages_open += 1
+        self.pages_opened += 1
+        try:
+            async with open_door(self._policy) as door:
+                context_id = ""
+                fault: BaseException | None = None
+                try:
+                    # Shielded: a context whose id never reached us could not be disposed of.
+                    with trio.CancelScope(deadline=trio.current_time() + CONTEXT_TIMEOUT_S, shield=True):
+                        context_id = await self._create_context(door)
+                    if not context_id:
+                        self.condemn("it opened no browser context")
+                        raise ConnectionClosed(f"the browser opened no context within {CONTEXT_TIMEOUT_S:g} s")
+                    target_id = await self._create_target(context_id)
+                    async with self._attach(target_id, context_id, door, viewport) as page:
+                        yield page
+                except (SessionClosed, TargetCrashed, trio.Cancelled) as error:
+                    fault = error
+                    raise
+                finally:
+                    if context_id and not await self._dispose(context_id) and fault is not None:
+                        # A dying browser closes the sockets of its pages first; a hung one lets their time run out.
+                        raise ConnectionClosed(f"the browser is lost: {self.condemned or 'it ended'}") from fault
+        finally:
+            self.pages_open -= 1
 
     async def _create_context(self, door: Door) -> str:
         reply = await self._connection.send(
@@ -147,9 +175,9 @@ class Browser:
             except ConnectionClosed:
                 return False
             except CDPError as error:
-                self._condemn(f"it refused to close a context: {error}")
+                self.condemn(f"it refused to close a context: {error}")
         if scope.cancelled_caught:
-            self._condemn(f"it closed no context within {DISPOSE_TIMEOUT_S:g} s")
+            self.condemn(f"it closed no context within {DISPOSE_TIMEOUT_S:g} s")
         return self.condemned is None
 
 

@@ -17,6 +17,7 @@ import attrs
 import trio
 
 from .errors import LaunchError
+from .processes import note_group, of_group
 from .tasks import open_tasks
 
 # The headless shell starts in 0.1 s and captures about three times as fast as `chromium --headless` (Chromium 156).
@@ -145,6 +146,10 @@ async def launch(
             tasks.start_soon(_drain, stderr_fd, stderr, endpoint)
             tasks.start_soon(_watch, process, os.pidfd_open(process.pid), exited, endpoint)
             try:
+                try:
+                    note_group(profile, process.pid)
+                except OSError as error:
+                    raise LaunchError(f"cannot write into the profile folder: {error}") from error
                 with trio.move_on_after(START_TIMEOUT_S):
                     await endpoint.known.wait()
                 if not endpoint.url:
@@ -257,23 +262,7 @@ async def _end_group(process: subprocess.Popen[bytes]) -> None:
         except ProcessLookupError:
             break
         # The leader looks like a zombie while its other threads still die: only the reaping tells.
-        if process.poll() is not None and not _runs(process.pid):
+        if process.poll() is not None and not of_group(process.pid):
             break
         await trio.sleep(0.002)
     process.poll()
-
-
-def _runs(group: int) -> bool:
-    """Whether a process of the group is alive. Helpers that only wait for PID 1 to reap them are not."""
-    with os.scandir("/proc") as entries:
-        for entry in entries:
-            if not entry.name.isdigit():
-                continue
-            try:
-                # The name in field 2 may hold anything, `)` included; state and process group follow the last one.
-                state, _parent, its_group = Path(entry.path, "stat").read_text().rpartition(")")[2].split()[:3]
-            except OSError:
-                continue
-            if int(its_group) == group and state not in "ZX":
-                return True
-    return False

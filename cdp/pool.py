@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import os
+import signal
+from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
+import attrs
 import trio
 
 from .browser import Browser
 from .errors import ConnectionClosed, LaunchError
 from .page import Page
+from .processes import of_group
 from .tasks import open_tasks
 
 logger = logging.getLogger("cdp")
@@ -19,28 +25,86 @@ logger = logging.getLogger("cdp")
 # installed, without a busy loop.
 BACK_OFF_S = (0.5, 1.0, 2.0, 5.0, 10.0)
 STABLE_S = 10.0
+# Between two looks at a browser's memory, and at how long nobody used it.
+LOOK_S = 1.0
+# Between two questions of the watchdog, and how long a browser may leave one unanswered.
+WATCH_S = 5.0
+HUNG_S = 10.0
+
+
+@attrs.frozen(kw_only=True)
+class Limits:
+    """When a browser is replaced though it runs; None is never."""
+
+    uses: int | None = None
+    """Pages opened in it."""
+    memory_bytes: int | None = None
+    """Held by its processes together. A page with more than half of that loses its renderer instead, and over twice
+    that nothing is waited for."""
+    idle_s: float | None = None
+    """Without a page in any browser; the next page starts one again."""
+
+
+NO_LIMITS = Limits()
+
+
+@attrs.define(eq=False)
+class _Life:
+    """A browser in the pool."""
+
+    browser: Browser
+    retired: trio.Event = attrs.field(factory=trio.Event)
+    """It gets no further pages."""
+    reason: str = ""
+    """Then one of `ended` (a hung one too), `uses`, `memory`, `idle`."""
 
 
 class Pool:
-    """Browsers that are relaunched when they end; made by `open_pool`.
+    """Browsers that are relaunched when they end, hang or reach a limit; made by `open_pool`.
 
-    `fault` is the text of the last launch that failed, None while browsers run.
+    A browser at a limit is replaced at once, and closed when its last page is. `fault` is the text of the last launch
+    that failed, None while browsers run; `launches`, `retired` (by reason) and `renderers_killed` count.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, limits: Limits = NO_LIMITS) -> None:
         self.fault: str | None = None
         self.launches = 0
-        self._browsers: list[Browser] = []
+        self.retired: Counter[str] = Counter()
+        self.renderers_killed = 0
+        # Browsers were closed since nobody needed them.
+        self._asleep = False
+        self._limits = limits
+        self._lives: list[_Life] = []
         self._changed = trio.Event()
+        self._thread = trio.CapacityLimiter(1)
+        # Pages that are open, or wait for a browser; and since when there are none.
+        self._users = 0
+        self._unused_since = trio.current_time()
 
     @property
     def browser(self) -> Browser | None:
         """The running browser with the fewest pages, or None."""
-        running = [browser for browser in self._browsers if not browser.ended.is_set()]
-        return min(running, key=lambda browser: browser.pages_open, default=None)
+        life = self._freest()
+        return life.browser if life is not None else None
+
+    @property
+    def available(self) -> bool:
+        """Whether a page can be had: a browser runs, or is started when one is asked for."""
+        return self._asleep or self.browser is not None
+
+    def _freest(self) -> _Life | None:
+        running = [life for life in self._lives if not life.browser.ended.is_set()]
+        return min(running, key=lambda life: life.browser.pages_open, default=None)
+
+    def wake(self) -> None:
+        """Have browsers started that were closed since nobody needed them."""
+        if self._asleep:
+            self._asleep = False
+            self._notify()
 
     async def ready(self) -> None:
         """Wait until a browser runs."""
+        self.wake()
         while self.browser is None:
             await self.changed()
 
@@ -51,47 +115,136 @@ class Pool:
     @asynccontextmanager
     async def open_page(self) -> AsyncIterator[Page]:
         """`Browser.open_page` of a running browser; waits for one."""
-        await self.ready()
-        assert self.browser is not None
-        async with self.browser.open_page() as page:
-            yield page
+        self._users += 1
+        try:
+            await self.ready()
+            life = self._freest()
+            assert life is not None
+            if self._limits.uses is not None and life.browser.pages_opened + 1 >= self._limits.uses:
+                self._retire(life, "uses", f"{self._limits.uses} pages were opened in it")
+            async with life.browser.open_page() as page:
+                yield page
+        finally:
+            self._users -= 1
+            self._unused_since = trio.current_time()
 
     async def keep(self, open_one: Callable[[], AbstractAsyncContextManager[Browser]]) -> None:
         """Keep one browser running for ever; a pool's owner runs it once for each browser."""
         failures = 0
-        while True:
-            began = trio.current_time()
-            try:
-                async with open_one() as browser:
-                    self.fault = None
-                    self.launches += 1
-                    self._browsers.append(browser)
+        async with open_tasks() as tasks:
+            while True:
+                while self._asleep:
+                    await self.changed()
+                began = trio.current_time()
+                try:
+                    life: _Life = await tasks.start(self._live, open_one)
+                except (LaunchError, ConnectionClosed) as error:
+                    reason = "launch"
+                    self.fault = str(error)
                     self._notify()
-                    logger.info("browser started: %s, pid %d", browser.product, browser.pid)
-                    try:
-                        await browser.ended.wait()
-                    finally:
-                        self._browsers.remove(browser)
-                    logger.warning("browser %d is given up: %s", browser.pid, browser.condemned or "it ended")
-            except (LaunchError, ConnectionClosed) as error:
-                self.fault = str(error)
-                self._notify()
-                logger.error("browser not started: %s", error)
-            failures = failures + 1 if trio.current_time() - began < STABLE_S else 0
-            if failures:
-                await trio.sleep(BACK_OFF_S[min(failures, len(BACK_OFF_S)) - 1])
+                    logger.error("browser not started: %s", error)
+                else:
+                    await life.retired.wait()
+                    reason = life.reason
+                is_failure = reason not in ("uses", "idle") and trio.current_time() - began < STABLE_S
+                failures = failures + 1 if is_failure else 0
+                if failures:
+                    await trio.sleep(BACK_OFF_S[min(failures, len(BACK_OFF_S)) - 1])
+
+    async def _live(
+        self,
+        open_one: Callable[[], AbstractAsyncContextManager[Browser]],
+        *,
+        task_status: trio.TaskStatus[_Life],
+    ) -> None:
+        """One browser, from its launch until its last page is closed."""
+        async with open_one() as browser:
+            life = _Life(browser)
+            self.fault = None
+            self.launches += 1
+            self._lives.append(life)
+            self._notify()
+            logger.info("browser started: %s, pid %d", browser.product, browser.pid)
+            task_status.started(life)
+            try:
+                async with open_tasks() as tasks:
+                    tasks.start_soon(self._watch_answers, browser)
+                    await self._watch(life)
+            finally:
+                if not life.retired.is_set():
+                    self._lives.remove(life)
+
+    def _retire(self, life: _Life, reason: str, text: str) -> None:
+        """Open no further page in a browser, and let its successor start."""
+        if life.retired.is_set():
+            return
+        life.reason = reason
+        life.retired.set()
+        self._lives.remove(life)
+        self.retired[reason] += 1
+        self._asleep = self._asleep or reason == "idle"
+        level = logging.INFO if reason in ("uses", "idle") else logging.WARNING
+        logger.log(level, "browser %s is given up (%s): %s", life.browser.pid, reason, text)
+
+    async def _watch_answers(self, browser: Browser) -> None:
+        """Condemn the browser when it hangs."""
+        while not browser.ended.is_set():
+            with trio.move_on_after(WATCH_S):
+                await browser.ended.wait()
+            if not await browser.answers(HUNG_S):
+                browser.condemn(f"it answered nothing for {HUNG_S:g} s")
+
+    async def _watch(self, life: _Life) -> None:
+        """Return when a browser has ended, or has reached a limit and its last page is closed."""
+        browser, limits = life.browser, self._limits
+        while not browser.ended.is_set() and (browser.pages_open or not life.retired.is_set()):
+            with trio.move_on_after(LOOK_S):
+                await browser.ended.wait()
+            if limits.memory_bytes is not None and browser.pages_open:
+                await self._check_memory(life, limits.memory_bytes)
+            unused_s = trio.current_time() - self._unused_since
+            if limits.idle_s is not None and not self._users and unused_s >= limits.idle_s:
+                self._retire(life, "idle", f"no page was open for {limits.idle_s:g} s")
+        self._retire(life, "ended", browser.condemned or "it ended")
+
+    async def _check_memory(self, life: _Life, ceiling: int) -> None:
+        # Not trio's own threads: name look-ups, which hostile pages can make last, share them.
+        held = await trio.to_thread.run_sync(
+            _held_bytes, life.browser.pid, abandon_on_cancel=True, limiter=self._thread
+        )
+        total = sum(size for size, _, _ in held)
+        if total <= ceiling:
+            return
+        size, pid, is_renderer = max(held)
+        if is_renderer and size > ceiling / 2:
+            # The neighbours are not to blame. A renderer holds one context: one page's attempt.
+            logger.warning("renderer %d is killed: it holds %d of %d MB", pid, size >> 20, ceiling >> 20)
+            self.renderers_killed += 1
+            with contextlib.suppress(OSError):
+                os.kill(pid, signal.SIGKILL)
+            return
+        text = f"its processes hold {total >> 20} of {ceiling >> 20} MB"
+        self._retire(life, "memory", text)
+        if total > 2 * ceiling:
+            life.browser.condemn(text)
 
     def _notify(self) -> None:
         self._changed.set()
         self._changed = trio.Event()
 
 
+def _held_bytes(group: int | None) -> list[tuple[int, int, bool]]:
+    """Of each process of a group: the bytes it holds, its pid, and whether it is a renderer."""
+    members = of_group(group) if group is not None else []
+    return [(process.held_bytes(), process.pid, process.is_renderer()) for process in members]
+
+
 @asynccontextmanager
 async def open_pool(
-    open_one: Callable[[], AbstractAsyncContextManager[Browser]], *, browsers: int = 1
+    open_one: Callable[[], AbstractAsyncContextManager[Browser]], *, browsers: int = 1, limits: Limits = NO_LIMITS
 ) -> AsyncIterator[Pool]:
     """Keep `browsers` browsers, each opened by `open_one`, until the body ends."""
-    pool = Pool()
+    pool = Pool(limits)
     async with open_tasks() as tasks:
         for _ in range(browsers):
             tasks.start_soon(pool.keep, open_one)

@@ -410,20 +410,3 @@ def test_browser_dies_with_the_process_that_launched_it(tmp_path: Path) -> None:
     gone, alive = psutil.wait_procs(members, timeout=QUICK_S)
     assert gone
     assert not [process for process in alive if process.status() != psutil.STATUS_ZOMBIE]
-
-
-def test_runs_is_not_misled_by_the_name_of_a_process(tmp_path: Path) -> None:
-    # /proc tells the name between brackets, right before the state.
-    odd = tmp_path / "x) Z 1 1"
-    shutil.copy("/bin/sleep", odd)
-    with subprocess.Popen([odd, "1000"], start_new_session=True) as process:
-        seen = launcher._runs(process.pid)
-        process.kill()
-    assert (seen, launcher._runs(process.pid)) == (True, False)
-
-
-def test_runs_counts_nobody_who_only_waits_to_be_reaped() -> None:
-    # Helpers of a dead browser stay like this until PID 1 takes them, for ever in a container without an init.
-    with subprocess.Popen(["true"], start_new_session=True) as process:
-        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
-        assert not launcher._runs(process.pid)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import attrs
 import pytest
@@ -16,8 +17,9 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 import cdp
-from cdp.errors import ConnectionClosed, LaunchError
-from cdp.pool import BACK_OFF_S, STABLE_S, open_pool
+from cdp.errors import ConnectionClosed, LaunchError, TargetCrashed
+from cdp.pool import BACK_OFF_S, HUNG_S, LOOK_S, STABLE_S, WATCH_S, Limits, open_pool
+from cdp.tasks import open_tasks
 
 from .site import OK_TEXT, Site
 
@@ -31,15 +33,30 @@ class Fake:
     pid: int
     product: str = "Fake/1"
     pages_open: int = 0
+    pages_opened: int = 0
     condemned: str | None = None
     ended: trio.Event = attrs.field(factory=trio.Event)
     closed: bool = False
+    hung: bool = False
 
     @asynccontextmanager
     async def open_page(self) -> AsyncIterator[Fake]:
         self.pages_open += 1
-        yield self
-        self.pages_open -= 1
+        self.pages_opened += 1
+        try:
+            yield self
+        finally:
+            self.pages_open -= 1
+
+    def condemn(self, reason: str) -> None:
+        self.condemned = reason
+        self.ended.set()
+
+    async def answers(self, within_s: float) -> bool:
+        with trio.move_on_after(within_s):
+            await self.ended.wait() if self.hung else await trio.lowlevel.checkpoint()
+            return True
+        return False
 
 
 @attrs.define
@@ -102,7 +119,7 @@ async def test_pool_launches_anew_what_ended(autojump_clock: MockClock) -> None:
         await wait_all_tasks_blocked()
         factory.fakes[0].ended.set()
         await pool.ready()
-        assert (pool._browsers, pool.launches) == ([factory.fakes[1]], 2)
+        assert (pool.browser, pool.launches) == (factory.fakes[1], 2)
 
 
 async def test_pool_offers_no_browser_that_ended() -> None:
@@ -221,3 +238,163 @@ async def test_pool_tells_that_the_executable_is_missing(caplog: pytest.LogCaptu
         assert pool.fault is not None
         assert "/nowhere/chromium" in pool.fault
         assert pool.fault in caplog.text
+
+
+# Replacement of browsers that run
+
+
+async def test_pool_replaces_a_browser_that_hangs(autojump_clock: MockClock) -> None:
+    factory = Factory()
+    async with open_pool(factory) as pool:
+        await pool.ready()
+        factory.fakes[0].hung = True
+        started = trio.current_time()
+        await factory.fakes[0].ended.wait()
+        assert trio.current_time() - started <= WATCH_S + HUNG_S
+        await pool.ready()
+        assert (pool.browser, pool.retired) == (factory.fakes[1], {"ended": 1})
+
+
+async def test_pool_tells_why_a_browser_is_given_up(
+    caplog: pytest.LogCaptureFixture, autojump_clock: MockClock
+) -> None:
+    factory = Factory()
+    async with open_pool(factory) as pool:
+        await pool.ready()
+        factory.fakes[0].hung = True
+        await factory.fakes[0].ended.wait()
+        await wait_all_tasks_blocked()
+    assert f"browser 1 is given up (ended): it answered nothing for {HUNG_S:g} s" in caplog.text
+
+
+async def test_pool_gives_a_browser_so_many_pages(autojump_clock: MockClock) -> None:
+    factory = Factory()
+    async with open_pool(factory, limits=Limits(uses=2)) as pool:
+        seen = []
+        for _ in range(5):
+            async with pool.open_page() as page:
+                seen.append(factory.fakes.index(cast(Any, page)))
+        assert (seen, pool.retired) == ([0, 0, 1, 1, 2], {"uses": 2})
+
+
+async def test_pool_replaces_a_used_browser_without_delay(autojump_clock: MockClock) -> None:
+    factory = Factory()
+    async with open_pool(factory, limits=Limits(uses=1)) as pool:
+        for _ in range(5):
+            async with pool.open_page():
+                pass
+        assert factory.times[-1] == factory.times[0]
+
+
+async def test_pool_closes_a_used_browser_with_its_last_page(autojump_clock: MockClock) -> None:
+    factory = Factory()
+    async with open_pool(factory, limits=Limits(uses=2)) as pool:
+        async with pool.open_page():
+            async with pool.open_page():
+                pass
+            await trio.sleep(60)
+            assert (factory.fakes[0].closed, len(factory.fakes)) == (False, 2)
+        await trio.sleep(2 * LOOK_S)
+        assert (factory.fakes[0].closed, factory.fakes[1].closed) == (True, False)
+
+
+async def test_pool_closes_a_used_browser_that_ends_before_its_pages(autojump_clock: MockClock) -> None:
+    factory = Factory()
+    async with open_pool(factory, limits=Limits(uses=1)) as pool, pool.open_page():
+        await wait_all_tasks_blocked()
+        factory.fakes[0].ended.set()
+        await wait_all_tasks_blocked()
+        assert (factory.fakes[0].closed, pool.retired) == (True, {"uses": 1})
+
+
+async def test_pool_closes_browsers_that_nobody_needs(autojump_clock: MockClock) -> None:
+    factory = Factory()
+    async with open_pool(factory, browsers=2, limits=Limits(idle_s=60)) as pool:
+        async with pool.open_page():
+            await trio.sleep(100)
+        await trio.sleep(59)
+        assert [fake.closed for fake in factory.fakes] == [False, False]
+        await trio.sleep(3)
+        assert [fake.closed for fake in factory.fakes] == [True, True]
+        assert (pool.browser, pool.available) == (None, True)
+
+
+async def test_pool_starts_a_browser_again_on_demand(autojump_clock: MockClock) -> None:
+    factory = Factory()
+    async with open_pool(factory, limits=Limits(idle_s=60)) as pool:
+        await trio.sleep(1000)
+        assert len(factory.fakes) == 1
+        began = trio.current_time()
+        async with pool.open_page() as page:
+            assert (page, trio.current_time()) == (factory.fakes[1], began)
+
+
+async def test_pool_without_a_limit_keeps_its_browser(autojump_clock: MockClock) -> None:
+    factory = Factory()
+    async with open_pool(factory) as pool:
+        for _ in range(100):
+            async with pool.open_page():
+                await trio.sleep(100)
+        assert len(factory.fakes) == 1
+
+
+async def test_pool_without_a_browser_is_not_available() -> None:
+    async with open_pool(Factory([LaunchError("gone")])) as pool:
+        await wait_all_tasks_blocked()
+        assert not pool.available
+
+
+EATER = "<script>const kept = []; setInterval(() => kept.push(new Uint8Array(2 ** 24).fill(kept.length)), 20)</script>"
+
+
+async def test_pool_kills_the_renderer_that_holds_too_much(policy: cdp.AddressPolicy, site: Site) -> None:
+    async with open_pool(opener(policy), limits=Limits(memory_bytes=2**29)) as pool:
+        with trio.fail_after(QUICK_S):
+            async with pool.open_page() as neighbour, pool.open_page() as eater:
+                await neighbour.navigate(site.url("/ok"))
+                await eater.set_content(EATER, None)
+                with pytest.raises(TargetCrashed):
+                    await eater.evaluate("new Promise(() => {})")
+                assert OK_TEXT in await neighbour.html()
+        assert (pool.launches, pool.renderers_killed, pool.retired) == (1, 1, {})
+
+
+async def test_pool_replaces_a_browser_that_holds_too_much(policy: cdp.AddressPolicy, site: Site) -> None:
+    # No page alone has half of it.
+    async with open_pool(opener(policy), limits=Limits(memory_bytes=2**26)) as pool:
+        with trio.fail_after(QUICK_S):
+            async with pool.open_page() as page:
+                await page.navigate(site.url("/ok"))
+                while not pool.retired:
+                    await pool.changed()
+                assert OK_TEXT in await page.html()
+        assert pool.retired == {"memory": 1}
+
+
+# The watchdog's question
+
+
+async def test_browser_answers(browser: cdp.Browser) -> None:
+    assert await browser.answers(QUICK_S)
+
+
+async def test_stopped_browser_does_not_answer(policy: cdp.AddressPolicy) -> None:
+    async with cdp.open_browser(policy=policy) as browser:
+        assert browser.pid is not None
+        os.kill(browser.pid, signal.SIGSTOP)
+        assert not await browser.answers(1)
+
+
+async def test_lag_of_our_own_is_not_counted(policy: cdp.AddressPolicy) -> None:
+    async with cdp.open_browser(policy=policy) as browser, open_tasks() as tasks:
+        assert browser.pid is not None
+        os.kill(browser.pid, signal.SIGSTOP)
+
+        async def lag() -> None:
+            # The whole loop, as when this process is stopped; the browser could not show that it lives.
+            await trio.lowlevel.checkpoint()
+            time.sleep(2.5)  # noqa: ASYNC251
+            os.kill(cast(int, browser.pid), signal.SIGCONT)
+
+        tasks.start_soon(lag)
+        assert await browser.answers(1)

@@ -1,0 +1,86 @@
+"""A browser's processes as /proc shows them: one process group, whose leader is the main process."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import signal
+from pathlib import Path
+
+import attrs
+
+# In a profile folder: which group runs on it, for who finds the folder after its owner was killed.
+NOTE = "group"
+_HELD = re.compile(r"^Rss(?:Anon|Shmem):\s+(\d+) kB$", re.MULTILINE)
+
+
+@attrs.frozen
+class Process:
+    """A process that is alive."""
+
+    pid: int
+    group: int
+    started: int
+    """Clock ticks after boot: with the pid it names a process."""
+
+    def held_bytes(self) -> int:
+        """Memory that only its end gives back: without the mapped files, which are most of a small renderer's RSS."""
+        try:
+            return sum(map(int, _HELD.findall(Path(f"/proc/{self.pid}/status").read_text()))) * 1024
+        except OSError:
+            return 0
+
+    def is_renderer(self) -> bool:
+        """Whether it holds pages, of one browser context only."""
+        try:
+            return b"--type=renderer" in Path(f"/proc/{self.pid}/cmdline").read_bytes()
+        except OSError:
+            return False
+
+
+def _read(pid: int) -> Process | None:
+    """The process of a number; None for one that is gone, or only waits for PID 1 to reap it."""
+    try:
+        # The name in field 2 may hold anything, `)` included; state is field 3 of proc(5).
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return None
+    return None if fields[0] in "ZX" else Process(pid, int(fields[2]), int(fields[19]))
+
+
+def of_group(group: int) -> list[Process]:
+    """The live processes of a group."""
+    found = [_read(int(name)) for name in os.listdir("/proc") if name.isdigit()]
+    return [process for process in found if process is not None and process.group == group]
+
+
+def note_group(profile: Path, leader: int) -> None:
+    """Leave a note in a profile folder of the group that runs on it; raises OSError."""
+    process = _read(leader)
+    if process is not None:
+        (profile / NOTE).write_text(f"{_system()} {leader} {process.started}")
+
+
+def end_leftovers(profiles: Path) -> int:
+    """Kill what still runs on the profile folders of a killed process, by their notes; returns how many processes."""
+    killed = 0
+    for note in profiles.glob(f"*/{NOTE}"):
+        try:
+            system, leader, started = note.read_text().rsplit(" ", 2)
+            members = of_group(int(leader))
+        except (OSError, ValueError):
+            continue
+        # The number may be somebody else's by now.
+        if system != _system() or any(one.pid == int(leader) and one.started != int(started) for one in members):
+            continue
+        for member in members:
+            with contextlib.suppress(OSError):
+                os.kill(member.pid, signal.SIGKILL)
+                killed += 1
+    return killed
+
+
+def _system() -> str:
+    """Names the run of the system, or of the container, in which process numbers mean something."""
+    return f"{Path('/proc/sys/kernel/random/boot_id').read_text().strip()} {os.readlink('/proc/self/ns/pid')}"
