@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -18,8 +19,10 @@ from .options import Viewport
 from .page import Page, max_message_bytes
 from .tasks import open_tasks
 
-# Opening takes 6 ms and closing 4 ms; a browser that needs this long for either is hung.
+# Opening takes 42 ms and closing 4 ms; a browser that needs this long for either is hung. So is one that answers, but
+# whose zygote was killed (no renderer starts), or whose network service or gpu process is stopped (Chromium 156).
 CONTEXT_TIMEOUT_S = 5.0
+PICTURE_TIMEOUT_S = 5.0
 DISPOSE_TIMEOUT_S = 5.0
 # A wait of this length that took twice as long was our own loop's fault.
 ATTENTION_S = 1.0
@@ -32,7 +35,7 @@ class Browser:
     """A running browser; made by `open_browser`.
 
     `product` is its name and version, `pages_open` and `pages_opened` count. `ended` is set once it can be used no
-    more: its process ended, its socket closed, or it did not carry out a clean-up or hung (`condemned` then says which).
+    more: its process ended, its socket closed, or it did not do what every browser does (`condemned` then says what).
     """
 
     def __init__(
@@ -61,7 +64,8 @@ class Browser:
         """Give the browser up: what it holds can only be freed by its end."""
         if self.condemned is None:
             self.condemned = reason
-        self.ended.set()
+        # Whoever waits for an answer on its socket, in a shielded clean-up too, need wait no longer.
+        self._connection.give_up(f"the browser is given up: {reason}")
 
     async def answers(self, within_s: float) -> bool:
         """Whether it answers a command within this time, without the seconds in which our own loop lagged.
@@ -77,44 +81,54 @@ class Browser:
 
         async with open_tasks() as tasks:
             tasks.start_soon(ask)
-            waited_s = 0.0
-            while waited_s < within_s and not answered.is_set():
+            rounds = within_s / ATTENTION_S
+            # A loop that lags all the time must not keep a hung browser.
+            for _ in range(math.ceil(3 * rounds)):
+                if answered.is_set() or rounds <= 0:
+                    break
                 began = trio.current_time()
                 with trio.move_on_after(ATTENTION_S):
                     await answered.wait()
                 if trio.current_time() - began < 2 * ATTENTION_S:
-                    waited_s += ATTENTION_S
+                    rounds -= 1
         return answered.is_set()
 
     @asynccontextmanager
     async def open_page(self, *, viewport: Viewport = DEFAULT_VIEWPORT) -> AsyncIterator[Page]:
         """A page with nothing in it, ready to be prepared and navigated.
 
-        Raises ConnectionClosed when the browser is gone. Resource handling: the context, with all that the page stored
-        and started, is disposed of when the body ends, within `DISPOSE_TIMEOUT_S`; a browser that does not manage is
-        condemned.
+        Raises ConnectionClosed when the browser is gone, or draws nothing any more. Resource handling: the context,
+        with all that the page stored and started, is disposed of when the body ends, within `DISPOSE_TIMEOUT_S`; a
+        browser that does not manage is condemned, as is one that opens no page within `CONTEXT_TIMEOUT_S`.
         """
         self.pages_open += 1
         self.pages_opened += 1
         try:
             async with open_door(self._policy) as door:
                 context_id = ""
+                page: Page | None = None
                 fault: BaseException | None = None
+                # Shielded while it opens: a context whose id never reached us could not be disposed of, and no attempt
+                # would last long enough to tell a browser that opens no page any more.
+                deadline = trio.current_time() + CONTEXT_TIMEOUT_S
                 try:
-                    # Shielded: a context whose id never reached us could not be disposed of.
-                    with trio.CancelScope(deadline=trio.current_time() + CONTEXT_TIMEOUT_S, shield=True):
+                    with trio.CancelScope(deadline=deadline, shield=True) as opening:
                         context_id = await self._create_context(door)
-                    if not context_id:
-                        self.condemn("it opened no browser context")
-                        raise ConnectionClosed(f"the browser opened no context within {CONTEXT_TIMEOUT_S:g} s")
-                    target_id = await self._create_target(context_id)
-                    async with self._attach(target_id, context_id, door, viewport) as page:
-                        yield page
+                        target_id = await self._create_target(context_id)
+                        async with self._attach(target_id, context_id, door, viewport) as page:
+                            opening.deadline, opening.shield = math.inf, False
+                            yield page
+                    if opening.cancelled_caught:
+                        self.condemn("it opened no page")
+                        raise ConnectionClosed(f"the browser opened no page within {CONTEXT_TIMEOUT_S:g} s")
                 except (SessionClosed, TargetCrashed, trio.Cancelled) as error:
                     fault = error
                     raise
                 finally:
-                    if context_id and not await self._dispose(context_id) and fault is not None:
+                    usable = not context_id or await self._dispose(context_id)
+                    if usable and page is not None and page.picture_cut:
+                        usable = await self._draws()
+                    if not usable and fault is not None:
                         # A dying browser closes the sockets of its pages first; a hung one lets their time run out.
                         raise ConnectionClosed(f"the browser is lost: {self.condemned or 'it ended'}") from fault
         finally:
@@ -166,6 +180,19 @@ class Browser:
             await tasks.start(page.follow)
             await page.enable()
             yield page
+
+    async def _draws(self) -> bool:
+        """Whether an empty page can still be drawn; False when the browser is gone or condemned."""
+        with trio.CancelScope(deadline=trio.current_time() + PICTURE_TIMEOUT_S, shield=True) as scope:
+            try:
+                async with self.open_page() as page:
+                    await page.draw()
+            except CDPError:
+                # Of that page only; a browser that is lost is so for everybody.
+                pass
+        if scope.cancelled_caught:
+            self.condemn(f"it drew no page within {PICTURE_TIMEOUT_S:g} s")
+        return not self.ended.is_set()
 
     async def _dispose(self, context_id: str) -> bool:
         """Close a context; False when the browser is gone or condemned."""
@@ -230,9 +257,9 @@ async def connect_browser(
                 version = await connection.send("Browser.getVersion")
             answered = True
             yield Browser(connection, endpoint, policy, version, max_message_bytes)
-    except (ConnectionClosed, trio.TooSlowError) as error:
+    except (CDPError, KeyError, trio.TooSlowError) as error:
         if answered:
             raise
-        raise LaunchError(f"the browser does not answer: {error or 'timeout'}") from error
+        raise LaunchError(f"the browser does not answer as one: {error or 'timeout'}") from error
     finally:
         policy.own_ports.discard(port)

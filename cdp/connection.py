@@ -18,8 +18,10 @@ from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 import attrs
+import h11
 import trio
 import trio_websocket
+import wsproto.utilities
 
 from .errors import CDPError, CommandError, ConnectionClosed, SessionClosed, TargetCrashed, TooLarge
 from .protocol import Event, Reply, decode, encode
@@ -36,6 +38,7 @@ BACKLOG_CHARS = 2**26
 # The browser process reads its sockets on a thread of its own: a command not taken within this time will never be.
 WRITE_TIMEOUT_S = 10.0
 CONNECT_TIMEOUT_S = 10.0
+_NO_WEBSOCKET = (trio_websocket.HandshakeError, wsproto.utilities.ProtocolError, h11.ProtocolError)
 
 
 class Transport(Protocol):
@@ -183,6 +186,10 @@ class Connection:
             for method in methods:
                 self._subscriptions[method].remove(subscription)
 
+    def give_up(self, reason: str) -> None:
+        """End it from our side: nothing more is sent, and nothing waited for."""
+        self._end(self._lost, reason)
+
     async def run(self) -> None:
         """Read until the transport closes; the owner runs it as a task of its own."""
         while True:
@@ -268,14 +275,15 @@ async def open_connection(
             try:
                 yield connection
             finally:
-                connection._end(lost, "the connection was closed")
+                connection.give_up("the connection was closed")
     except ExceptionGroup as group:
-        # trio-websocket raises a refusal of the handshake in a task of its own.
-        refused, others = group.split(trio_websocket.HandshakeError)
+        # trio-websocket raises in a task of its own: a refusal of the handshake, and what it cannot answer to an answer
+        # that is no websocket's.
+        refused, others = group.split(_NO_WEBSOCKET)
         if refused is None or others is not None:
             raise
         raise lost(_cannot_connect(refused.exceptions[0])) from group
 
 
 def _cannot_connect(error: BaseException) -> str:
-    return f"cannot connect to the browser: {error or type(error).__name__}"
+    return f"cannot connect to the browser: {str(error) or 'no answer in time'}"

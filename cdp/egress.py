@@ -24,6 +24,7 @@ import unicodedata
 from collections.abc import AsyncIterator, Callable, Collection, Iterable
 from contextlib import asynccontextmanager, suppress
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+from typing import Any
 from urllib.parse import unquote
 
 import attrs
@@ -51,7 +52,9 @@ ACCEPT_RETRY_S = 0.1
 MAX_CONNECTIONS = 128
 """Per door: twice the 32 sockets and 32 websockets of Chromium through one proxy, as those it gave up still dial."""
 MAX_LOOKUPS = 8
-"""Per door. Each holds one of the 40 threads that the whole process shares for as long as its name server is silent."""
+"""Per door."""
+LOOKUP_THREADS = 64
+"""Of all doors: each look-up holds one for as long as its name server is silent, also when nobody waits any more."""
 MAX_ADDRESSES = 16
 """Tried per connection: a hostile name can have hundreds."""
 MAX_FAILURES = 256
@@ -357,19 +360,47 @@ def _failure(error: BaseException | None, host: str) -> Failure:
 # ---- Outgoing connections --------------------------------------------------------------------------------------------
 
 
+_lookup_slots: trio.lowlevel.RunVar[trio.Semaphore] = trio.lowlevel.RunVar("egress look-ups")
+
+
+async def _look_up(name: str, port: int) -> list[Any]:
+    """What getaddrinfo answers; empty where it raises.
+
+    It cannot be stopped. Its slot is held until its thread is free, so that pages that make look-ups last cost others
+    no thread: files are read and pictures decoded in trio's 40, which are added to here.
+    """
+    slots = _lookup_slots.get(None)
+    if slots is None:
+        trio.to_thread.current_default_thread_limiter().total_tokens += LOOKUP_THREADS
+        slots = trio.Semaphore(LOOKUP_THREADS)
+        _lookup_slots.set(slots)
+    answers: list[Any] = []
+    ended = trio.Event()
+
+    async def ask(slots: trio.Semaphore) -> None:
+        try:
+            with suppress(OSError, UnicodeError):
+                answers.extend(await trio.socket.getaddrinfo(name.encode("ascii"), port, type=socket.SOCK_STREAM))
+        finally:
+            slots.release()
+            ended.set()
+
+    await slots.acquire()
+    # Not a child of the door's: it may outlive it.
+    trio.lowlevel.spawn_system_task(ask, slots)
+    await ended.wait()
+    return answers
+
+
 async def _resolve(name: str, port: int) -> list[Address]:
     """The addresses of a name, by turns of both families, the resolver's first choice first (RFC 8305 section 4).
 
-    Empty for what has none, and for what is no name: getaddrinfo raises UnicodeError for some of those.
+    Empty for what has none, and for what is no name.
     """
     if len(name) > _NAME_CHARS_MAX or not _LOOKUP_NAME.fullmatch(name):
         return []
-    try:
-        answers = await trio.socket.getaddrinfo(name.encode("ascii"), port, type=socket.SOCK_STREAM)
-    except OSError:
-        return []
     families: dict[int, dict[Address, None]] = {}  # a dict as a set that keeps its order
-    for family, *_, sockaddr in answers:
+    for family, *_, sockaddr in await _look_up(name, port):
         if family in (socket.AF_INET, socket.AF_INET6):
             address = _without_mapping(ipaddress.ip_address(str(sockaddr[0]).partition("%")[0]))
             families.setdefault(address.version, {})[address] = None

@@ -91,7 +91,7 @@ EXIT_TIMEOUT_S = 3.0
 STDERR_CHUNKS = 64
 STDERR_CHUNK_BYTES = 2**10
 ENDPOINT_BYTES = 2**14
-_LISTENING = re.compile(rb"DevTools listening on (ws://\S+)\s")
+_LISTENING = re.compile(rb"DevTools listening on (ws://[^\s/]+:\d+/\S*)\s")
 
 
 def find_browser(name: str | None = None) -> Path:
@@ -144,12 +144,12 @@ async def launch(
             stderr: deque[bytes] = deque(maxlen=STDERR_CHUNKS)
             endpoint, exited = _Endpoint(), trio.Event()
             tasks.start_soon(_drain, stderr_fd, stderr, endpoint)
-            tasks.start_soon(_watch, process, os.pidfd_open(process.pid), exited, endpoint)
             try:
                 try:
+                    tasks.start_soon(_watch, process, os.pidfd_open(process.pid), exited, endpoint)
                     note_group(profile, process.pid)
                 except OSError as error:
-                    raise LaunchError(f"cannot write into the profile folder: {error}") from error
+                    raise LaunchError(f"cannot watch over {executable}: {error}") from error
                 with trio.move_on_after(START_TIMEOUT_S):
                     await endpoint.known.wait()
                 if not endpoint.url:

@@ -47,6 +47,8 @@ HUNG_UP_SILENCE_S = 1.0
 MAX_HANG_UPS = 5
 # How often an element is looked for: at first at once, later as often as a person would notice.
 POLL_S = (0.01, 0.02, 0.05, 0.1)
+# For the news that the renderer died; a live one answers within a few ms.
+CRASH_NEWS_S = 1.0
 # Dialogs and new windows can come without end.
 MAX_DIALOGS_TOLD = 20
 # Even a wait of 0 ms looks once.
@@ -137,6 +139,8 @@ class Page:
         # The browser's name and version.
         self.product = product
         self.warnings: list[str] = []
+        # Its time ran out while a picture was being made: the browser itself may draw no more.
+        self.picture_cut = False
         self._user_agent = user_agent
         self._door = door
         # Grants permissions to the page's context, and denies all others.
@@ -368,6 +372,10 @@ class Page:
             await self._caught_up()
         loader_id = reply.get("loaderId", "")
         if reply.get("errorText") or reply.get("isDownload"):
+            if reply.get("errorText") == "net::ERR_ABORTED" and not failures:
+                # By the death of the renderer, perhaps, which is told after the reply.
+                with trio.move_on_after(CRASH_NEWS_S):
+                    await self.session.send("Page.getLayoutMetrics")
             # What keeps the document before aborts the navigation, which hides why.
             net_error = failures[0] if failures else reply.get("errorText")
             raise self._frame.failure(loader_id, net_error, is_download=reply.get("isDownload", False))
@@ -644,15 +652,23 @@ class Page:
         options = options or CaptureOptions(format="png")
         while True:
             # Chromium 156 never answers a capture during which the document is replaced, or refuses it.
+            self.picture_cut = False
             with trio.CancelScope() as replaced:
                 async with open_tasks() as tasks:
                     tasks.start_soon(self._cancel_when_replaced, replaced)
                     try:
                         await self.dress()
                         return await capture.screenshot(self, options, max_pixels)
+                    except trio.Cancelled:
+                        self.picture_cut = True
+                        raise
                     except CommandError as error:
                         if not error.message.startswith(_NOT_ACTIVE):
                             raise
+
+    async def draw(self) -> None:
+        """Return once the browser has drawn something of the page."""
+        await self.session.send("Page.captureScreenshot", clip={"x": 0, "y": 0, "width": 1, "height": 1, "scale": 1})
 
     async def _cancel_when_replaced(self, scope: trio.CancelScope, ahead: bool = False) -> None:
         loader_id = self._frame.document.loader_id

@@ -75,6 +75,7 @@ class Pool:
         self._asleep = False
         self._limits = limits
         self._lives: list[_Life] = []
+        self._closing = False
         self._changed = trio.Event()
         self._thread = trio.CapacityLimiter(1)
         # Pages that are open, or wait for a browser; and since when there are none.
@@ -95,6 +96,12 @@ class Pool:
     def _freest(self) -> _Life | None:
         running = [life for life in self._lives if not life.browser.ended.is_set()]
         return min(running, key=lambda life: life.browser.pages_open, default=None)
+
+    def give_up(self) -> None:
+        """Let nobody wait for a browser's answer any more, and start none: the pool is about to be closed."""
+        self._closing = True
+        for life in self._lives:
+            life.browser.condemn("the pool is closed")
 
     def wake(self) -> None:
         """Have browsers started that were closed since nobody needed them."""
@@ -132,7 +139,7 @@ class Pool:
         """Keep one browser running for ever; a pool's owner runs it once for each browser."""
         failures = 0
         async with open_tasks() as tasks:
-            while True:
+            while not self._closing:
                 while self._asleep:
                     await self.changed()
                 began = trio.current_time()
@@ -183,7 +190,7 @@ class Pool:
         self._lives.remove(life)
         self.retired[reason] += 1
         self._asleep = self._asleep or reason == "idle"
-        level = logging.INFO if reason in ("uses", "idle") else logging.WARNING
+        level = logging.INFO if self._closing or reason in ("uses", "idle") else logging.WARNING
         logger.log(level, "browser %s is given up (%s): %s", life.browser.pid, reason, text)
 
     async def _watch_answers(self, browser: Browser) -> None:

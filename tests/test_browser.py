@@ -240,7 +240,7 @@ async def test_browser_that_hangs_opens_no_page_and_is_given_up(
             async with browser.open_page():
                 pass
         assert browser.ended.is_set()
-        assert browser.condemned == "it opened no browser context"
+        assert browser.condemned == "it opened no page"
 
 
 async def test_browser_that_hangs_when_a_page_closes_is_given_up(

@@ -27,9 +27,13 @@ SETTINGS: list[tuple[str, str, object]] = [
     ("workers", "7", 7),
     ("browser", "chromium", "chromium"),
     ("browsers", "3", 3),
+    ("browser_uses", "0", 0),
+    ("browser_memory", "268435456", 2**28),
+    ("browser_idle", "60", 60.0),
     ("root_path", "/pictures", "/pictures"),
     ("queue_limit", "5", 5),
     ("result_ttl", "1.5", 1.5),
+    ("disk_budget", "5", 5),
     ("max_body", "1024", 1024),
     ("max_timeout", "0.5", 0.5),
     ("max_pixels", "1000", 1000),
@@ -101,6 +105,7 @@ def test_defaults_are_those_of_the_contract() -> None:
         allow_network=(),
         queue_limit=10_000,
         result_ttl=86_400,
+        disk_budget=10 * 2**30,
         max_body=5 * 2**20,
         max_timeout=120,
         max_pixels=64_000_000,
@@ -133,6 +138,7 @@ def test_other_flags_are_no_settings() -> None:
         *[("browsers", text) for text in ("0", "65")],
         *[("queue_limit", text) for text in ("0", "1000001", "1e3")],
         *[("result_ttl", text) for text in ("0", "0.9", "nan", "inf", "-1", "x")],
+        *[("disk_budget", text) for text in ("0", "-1", "1.5", "10 GiB")],
         *[("max_body", text) for text in ("1023", "5MiB")],
         *[("max_timeout", text) for text in ("0", "-1", "3601", "nan", "inf")],
         *[("max_pixels", text) for text in ("0", "1.5")],
@@ -188,7 +194,7 @@ def test_unknown_variable_names_the_nearest(variable: str, meant: str) -> None:
     assert faults({}, {variable: "1"}) == {variable: f"unknown setting; did you mean {meant}?"}
 
 
-@pytest.mark.parametrize("variable", ["CLEARIFLOW_API_KEY", "CLEARIFLOW_DISK_BUDGET", "CLEARIFLOW_", "CLEARIFLOW_KEYS"])
+@pytest.mark.parametrize("variable", ["CLEARIFLOW_API_KEY", "CLEARIFLOW_", "CLEARIFLOW_KEYS"])
 def test_variable_of_a_later_issue_is_refused(variable: str) -> None:
     assert list(faults({}, {variable: "1"})) == [variable]
 
@@ -230,3 +236,14 @@ def test_policy_is_new_each_time() -> None:
     config = load_config({}, {})
     config.policy.own_ports.add(1)
     assert 1 not in config.policy.own_ports
+
+
+def test_memory_of_browsers_is_shared_by_default() -> None:
+    one, four = (load_config({"browsers": number}, {}).browser_limits.memory_bytes for number in ("1", "4"))
+    assert one is not None
+    assert four == one // 4
+
+
+def test_limits_of_browsers_can_be_switched_off() -> None:
+    limits = load_config({"browser_uses": "0", "browser_idle": "0"}, {}).browser_limits
+    assert (limits.uses, limits.idle_s) == (None, None)
