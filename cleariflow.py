@@ -28,6 +28,7 @@ from __future__ import annotations
 
 import argparse
 import base64
+import codecs
 import contextlib
 import enum
 import errno
@@ -43,11 +44,14 @@ import logging
 import math
 import os
 import re
+import resource
 import shlex
 import shutil
 import signal
 import socket
 import sys
+import tempfile
+import time
 import types
 import uuid
 import zlib
@@ -56,14 +60,17 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mappin
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, cast, get_args
+from typing import Annotated, Any, BinaryIO, Literal, TypeVar, cast, get_args
+from urllib.parse import parse_qsl
 
 import attrs
 import hypercorn
 import hypercorn.trio.run
 import trio
+from hypercorn.events import Closed, Event, RawData
 from hypercorn.protocol.h11 import H11Protocol
 from hypercorn.trio.tcp_server import TCPServer
+from hypercorn.trio.worker_context import TrioSingleTask
 from hypercorn.typing import ASGIFramework
 from quart import Response, request, send_file
 from quart_trio import QuartTrio
@@ -140,9 +147,24 @@ MAX_WAIT_S = 60.0
 # `position` is worked out anew at most this often: it costs a sort of the queue.
 POSITION_AGE_S = 1.0
 LIST_LIMIT = 1000
-# A client that takes no bytes for this long is cut off: hypercorn would wait for it at its exit without end.
+
+# Bounds of a connection. Without a request, or with half the head of one, it is closed after this.
+IDLE_S = 5.0
+# Half a body is refused (408) after this.
+BODY_S = 60.0
+# A client that takes no bytes for this long is cut off; an answer as a whole must go out within ANSWER_S and the time
+# its bytes take at the slowest rate.
 USER_TIMEOUT_MS = 5000
+ANSWER_S = 60.0
+SLOWEST_BYTES_PER_S = 2**14
+# A thousand long-polls, several times over; 40 KB each. One more takes the place of the one idle for longest, or is
+# closed where none is idle.
+MAX_CONNECTIONS = 4096
+# Open files that connections leave to browsers, pages (two for each connection of theirs), and the store.
+FILES_KEPT = 512
 BACKLOG = 1024
+# Answers are read, encoded and sent in pieces of this; a multiple of 3, as base64 has no padding inside.
+PIECE_BYTES = 3 * 2**16
 # Open connections have this long to take the answers that are ready when the service stops.
 HTTP_GRACE_S = 1.0
 
@@ -209,11 +231,18 @@ class Config:
     browser: Annotated[str, Length(1), "the Chromium to launch: a path or a name on PATH"] | None = None
     browsers: Annotated[int, Range(1, 64), "how many browsers to keep running"] = 1
     browser_arg: Annotated[tuple[str, ...], "one more switch for the browser; repeatable"] = ()
+    browser_uses: Annotated[int, Range(0), "pages after which a browser is replaced; 0: never"] = 1000
+    browser_memory: (
+        Annotated[int, Range(2**28), "bytes that a browser may hold; default: half of this machine's, shared by all"]
+        | None
+    ) = None
+    browser_idle: Annotated[float, Range(0), "seconds unused after which browsers are closed; 0: never"] = 0.0
     allow_host: Annotated[tuple[str, ...], "glob of Host names to accept; repeatable"] = ()
     root_path: Annotated[str, "path prefix behind a reverse proxy"] = ""
     allow_network: Annotated[tuple[str, ...], "CIDR or host that pages may reach beyond the internet; repeatable"] = ()
     queue_limit: Annotated[int, Range(1, 1_000_000), "queued jobs; more are refused with 429"] = 10_000
     result_ttl: Annotated[float, Range(1), "seconds that ended jobs and their artifacts are kept"] = 86_400.0
+    disk_budget: Annotated[int, Range(1), "bytes of artifacts; above, those that ended first go"] = 10 * 2**30
     max_body: Annotated[int, Range(1024), "bytes of a request body"] = 5 * 2**20
     max_timeout: Annotated[float, Range(above=0, maximum=3600), "seconds; ceiling of timeout_ms"] = 120.0
     max_pixels: Annotated[int, Range(1), "width x height x scale squared of one picture"] = cdp.capture.MAX_PIXELS
@@ -224,6 +253,24 @@ class Config:
     def policy(self) -> cdp.AddressPolicy:
         """What pages may reach; a new value each time."""
         return cdp.AddressPolicy.parse(self.allow_network)
+
+    @property
+    def browser_limits(self) -> cdp.Limits:
+        """When a browser is replaced."""
+        return cdp.Limits(
+            uses=self.browser_uses or None,
+            memory_bytes=self.browser_memory or memory_bytes() // 2 // self.browsers,
+            idle_s=self.browser_idle or None,
+        )
+
+
+def memory_bytes() -> int:
+    """What this machine has, or this container may use."""
+    sizes = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
+    for limit in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+        with contextlib.suppress(OSError, ValueError):
+            sizes.append(int(Path(limit).read_text()))
+    return min(sizes)
 
 
 ENV_PREFIX = "CLEARIFLOW_"
@@ -555,6 +602,8 @@ class Artifact:
 
     file: str
     content_type: str
+    size_bytes: int | None = None
+    """None in stores of version 0.2 and before."""
 
 
 @attrs.define(eq=False, kw_only=True)
@@ -580,6 +629,8 @@ class Job:
     started_at: str | None = None
     """Of the last lease."""
     finished_at: str | None = None
+    submitted: float | None = attrs.field(factory=time.monotonic)
+    """`created_at` by the monotonic clock, in this process only: the system's clock can jump."""
     queue_ms: int | None = None
     """From creation to the first lease."""
     artifacts: dict[str, Artifact] = attrs.field(factory=dict)
@@ -612,26 +663,33 @@ class Job:
 
     def document(self) -> dict[str, Any]:
         """The job as it is stored."""
-        stored = attrs.asdict(self, recurse=False, filter=lambda field, _: field.name != "number")
+        stored = {name: getattr(self, name) for name in STORED_FIELDS}
         return stored | {"artifacts": {name: attrs.asdict(one) for name, one in self.artifacts.items()}}
 
     @classmethod
     def from_document(cls, number: int, stored: Mapping[str, Any]) -> Job:
         """The stored job; fields of a later version are left out."""
-        known = {field.name for field in attrs.fields(cls)}
-        values = {name: value for name, value in stored.items() if name in known}
-        artifacts = {name: Artifact(**one) for name, one in stored.get("artifacts", {}).items()}
-        if stored.get("artifact") is not None:
-            # As version 0.1 wrote it.
-            main = PICTURE if stored["service"] == "screenshot" else "html"
-            artifacts = {main: Artifact(stored["artifact"], stored["content_type"])}
-        return cls(number=number, **values | {"state": State(stored["state"]), "artifacts": artifacts})
+        values = {name: stored[name] for name in STORED_FIELDS if name in stored}
+        values |= {"state": State(stored["state"]), "artifacts": stored_artifacts(stored)}
+        return cls(number=number, submitted=None, **values)
 
     def note_failure(self, failure: JobFailed) -> None:
         """Record the error of the attempt that was made last."""
         error = {"attempt": self.attempts, "code": failure.code, "error": str(failure)}
-        # Anew: what is in the store is never changed.
+        # Anew: documents made before keep theirs.
         self.attempt_errors = [*self.attempt_errors, error]
+
+
+STORED_FIELDS = tuple(field.name for field in attrs.fields(Job) if field.name not in ("number", "submitted"))
+
+
+def stored_artifacts(stored: Mapping[str, Any]) -> dict[str, Artifact]:
+    """The artifacts of a stored job."""
+    if stored.get("artifact") is not None:
+        # As version 0.1 wrote it.
+        main = PICTURE if stored["service"] == "screenshot" else "html"
+        return {main: Artifact(stored["artifact"], stored["content_type"])}
+    return {name: Artifact(**one) for name, one in stored.get("artifacts", {}).items()}
 
 
 def transition(job: Job, step: Step, **changes: Any) -> None:
@@ -645,11 +703,14 @@ def transition(job: Job, step: Step, **changes: Any) -> None:
     if step is Step.LEASED:
         job.started_at = now_text()
         job.attempts += 1
-        if job.queue_ms is None:
+        if job.queue_ms is None and job.submitted is not None:
+            job.queue_ms = round((time.monotonic() - job.submitted) * 1000)
+        elif job.queue_ms is None:
+            # Of a former run.
             job.queue_ms = milliseconds_between(job.created_at, job.started_at)
     elif job.ended:
         job.finished_at = now_text()
-        # Anew: what is in the store is never changed.
+        # Anew: documents made before keep theirs.
         job.request = {name: value for name, value in job.request.items() if name not in SECRET_FIELDS}
 
 
@@ -771,7 +832,7 @@ class Schedule:
         if now >= self._positions_until or job.id not in self._positions:
             order = sorted(entry for entry in self._heap if self._queued.get(entry[-1].id) is entry[-1])
             self._positions = {entry[-1].id: index for index, entry in enumerate(order)}
-            self._positions_until = now + (POSITION_AGE_S if len(order) > 1000 else 0)
+            self._positions_until = now + (POSITION_AGE_S if len(order) > 100 else 0)
         return self._positions[job.id]
 
 
@@ -780,20 +841,23 @@ class Schedule:
 JOURNAL_VERSION = 1
 # The file is folded when it has grown by this, and by twice its live data: a third of all bytes written, at any size.
 FOLD_MIN_BYTES = 2**20
-# Documents serialised between two writes of a fold, about 0.4 ms; a write lets go of the interpreter.
-FOLD_SLICE = 64
+# Lines joined between two writes of a fold, about 0.2 ms; a write lets go of the interpreter.
+FOLD_SLICE = 256
 # A failed write is tried again by itself after this; a change tries at once.
 STORE_RETRY_S = 1.0
 # Lines that must not stay are folded away within this time: not at once, since a fold writes all that is live.
 SCRUB_S = 60.0
 
-# Documents by table and id; ids are texts, as TinyDB's storages have them. A document in it is replaced, never changed:
-# a fold reads it in a thread.
-Tables = dict[str, dict[str, Mapping[str, Any]]]
+# The newest line of each document, by table and id, as it is in the file: a quarter of the memory that the document
+# takes, and a fold copies it. The document is made from it when somebody asks.
+Tables = dict[str, dict[int, bytes]]
 
 _encode_json = json.JSONEncoder(separators=(",", ":")).encode
 # Quotes inside JSON strings are escaped: inside a whole record this is found at its beginning and next to nowhere else.
 _RECORD_START = re.compile(rb'[0-9a-f]{8} \["')
+# Of a record's JSON, what is before the document.
+_RECORD_HEAD = re.compile(rb'\[("(?:[^"\\]|\\.)*"),"(-?\d{1,18})",')
+_decode_name = functools.lru_cache(json.loads)
 
 
 class StoreError(Exception):
@@ -809,12 +873,39 @@ def _journal_line(text: str) -> bytes:
     return b"%08x %s\n" % (zlib.crc32(body), body)
 
 
-def _record(table: str, doc_id: str, document: Mapping[str, Any] | None) -> bytes:
+def _record(table: str, doc_id: int, document: Mapping[str, Any] | None) -> bytes:
     """The line of one change; None removes the document."""
-    return _journal_line(_encode_json([table, doc_id, document]))
+    return _journal_line(_encode_json([table, str(doc_id), document]))
+
+
+def _document(line: bytes) -> dict[str, Any]:
+    """The document of a record."""
+    return cast("dict[str, Any]", json.loads(line[9:].decode("ascii"))[2])
 
 
 _HEADER = _journal_line(_encode_json({"format": "cleariflow-journal", "version": JOURNAL_VERSION}))
+
+
+def _apply(line: bytes, tables: Tables) -> bool:
+    """Apply the record that a whole line is; False where it is damaged. Raises `StoreError` on a newer header."""
+    body = line[9:-1]
+    if line[:9] != b"%08x " % zlib.crc32(body):
+        return False
+    if head := _RECORD_HEAD.match(body):
+        # The document is not looked at: the checksum is ours, and all lines but a job's last would be parsed in vain.
+        if body.startswith(b"{", head.end()) and body.endswith(b"}]"):
+            tables.setdefault(_decode_name(head[1]), {})[int(head[2])] = line
+            return True
+        if body[head.end() :] == b"null]":
+            tables.setdefault(_decode_name(head[1]), {}).pop(int(head[2]), None)
+            return True
+    with contextlib.suppress(ValueError, RecursionError):
+        match json.loads(body.decode("ascii")):
+            case {"format": "cleariflow-journal", "version": int(version)}:
+                if version > JOURNAL_VERSION:
+                    raise StoreError(f"journal version {version} is of a newer Cleariflow: start that one")
+                return True
+    return False
 
 
 def _replay(line: bytes, tables: Tables) -> bytes:
@@ -822,22 +913,11 @@ def _replay(line: bytes, tables: Tables) -> bytes:
 
     A damaged newline joins two lines: the second is found by its beginning. Raises `StoreError` on a newer header.
     """
-    for start in itertools.chain((0,), (found.start() for found in _RECORD_START.finditer(line, 1))):
-        body = line[start + 9 : -1]
-        if line[start : start + 9] != b"%08x " % zlib.crc32(body):
-            continue
-        with contextlib.suppress(ValueError, RecursionError):
-            match json.loads(body.decode("ascii")):
-                case [str(table), str(doc_id), dict(document)]:
-                    tables.setdefault(table, {})[doc_id] = document
-                case [str(table), str(doc_id), None]:
-                    tables.setdefault(table, {}).pop(doc_id, None)
-                case {"format": "cleariflow-journal", "version": int(version)}:
-                    if version > JOURNAL_VERSION:
-                        raise StoreError(f"journal version {version} is of a newer Cleariflow: start that one")
-                case _:
-                    continue
-            return line[:start]
+    if _apply(line, tables):
+        return b""
+    for found in _RECORD_START.finditer(line, 1):
+        if _apply(line[found.start() :], tables):
+            return line[: found.start()]
     return line
 
 
@@ -872,6 +952,8 @@ class JournalFile:
         self._end = self._fold_at = 0
         # Only a fold may write.
         self._suspect = False
+        # Whether it was opened with lines that newer ones replace.
+        self.holds_former = False
         self._fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
         try:
             with contextlib.suppress(BlockingIOError):
@@ -887,9 +969,6 @@ class JournalFile:
 
     def _load(self, tables: Tables) -> None:
         good, bad, line = 0, list[bytes](), b"\n"
-        collecting = gc.isenabled()
-        # Many new objects, none of them garbage: 1.4 s instead of 2.7 to 4.4 s for 100,000 documents.
-        gc.disable()
         with open(self._fd, "rb", closefd=False) as file:
             try:
                 for line in file:
@@ -900,9 +979,6 @@ class JournalFile:
                         bad += [damaged] if damaged else []
             except StoreError as error:
                 raise StoreError(f"{self.path}: {error}, or move the file away to begin anew") from None
-            finally:
-                if collecting:
-                    gc.enable()
         if not good and os.fstat(self._fd).st_size and not _HEADER.startswith(line):
             raise StoreError(f"{self.path} has no readable line, not a journal? Move it away to begin anew")
         if not line.endswith(b"\n"):
@@ -925,21 +1001,22 @@ class JournalFile:
         if self._end:
             # Lines of a killed process may be in the page cache only.
             os.fsync(self._fd)
-            live = self._end * sum(map(len, tables.values())) // max(1, good)
+            live = sum(len(kept) for documents in tables.values() for kept in documents.values())
+            self.holds_former = good - 1 > sum(map(len, tables.values()))
             # Damaged lines leave with the first save, so that they are set aside once.
             self._fold_at = -1 if bad else live + max(FOLD_MIN_BYTES, 2 * live)
         else:
-            self._fold({})
+            self._fold([])
 
     def must_fold(self, data: bytes) -> bool:
-        """Whether saving `data` needs all tables, even where `data` is empty."""
+        """Whether saving `data` needs all lines, even where `data` is empty."""
         return self._suspect or self._end + len(data) > self._fold_at
 
-    def save(self, data: bytes, tables: Tables | None) -> None:
-        """Fold `tables` where given, else append `data`; after an `OSError` the good part of the file is as it was."""
-        if tables is not None:
+    def save(self, data: bytes, lines: list[bytes] | None) -> None:
+        """Fold `lines` where given, else append `data`; after an `OSError` the good part of the file is as it was."""
+        if lines is not None:
             try:
-                return self._fold(tables)
+                return self._fold(lines)
             except OSError as error:
                 if self._suspect:
                     raise
@@ -959,18 +1036,16 @@ class JournalFile:
                 os.ftruncate(self._fd, self._end)
             raise
 
-    def _fold(self, tables: Tables) -> None:
-        """Replace the file by one that holds `tables` and nothing else, or raise `OSError`."""
+    def _fold(self, lines: list[bytes]) -> None:
+        """Replace the file by one that holds `lines` and nothing else, or raise `OSError`."""
         temporary = self.path.with_name(self.path.name + ".new")
         temporary.unlink(missing_ok=True)
         fd = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             end = _write_all(fd, _HEADER, 0)
-            for name, documents in tables.items():
-                records = (_record(name, doc_id, document) for doc_id, document in documents.items())
-                while data := b"".join(itertools.islice(records, FOLD_SLICE)):
-                    end = _write_all(fd, data, end)
+            for first in range(0, len(lines), FOLD_SLICE):
+                end = _write_all(fd, b"".join(lines[first : first + FOLD_SLICE]), end)
             os.fsync(fd)
             # Until the folder is synced a crash may bring the old file back, without what is appended to the new one.
             self._suspect = True
@@ -1010,7 +1085,7 @@ class JournalStorage(Storage):
         self.fault: OSError | None = None
         self._tables: Tables = {}
         # The newest line of each document that is not on disk yet: while the disk refuses, they do not pile up.
-        self._pending: dict[tuple[str, str], bytes] = {}
+        self._pending: dict[tuple[str, int], bytes] = {}
         # How many lines were handed over, and how many of them are on disk.
         self._put = self._durable = 0
         self._closed = False
@@ -1028,27 +1103,32 @@ class JournalStorage(Storage):
 
     def read(self) -> dict[str, dict[str, Any]]:
         """All tables: to look at, not to change; from the outer dict TinyDB takes the table that it drops."""
-        return cast("dict[str, dict[str, Any]]", dict(self._tables))
+        return cast("dict[str, dict[str, Any]]", {name: _Documents(lines) for name, lines in self._tables.items()})
 
     def write(self, data: Mapping[str, Mapping[str, Any]]) -> None:
         """Only to drop tables: documents come by `apply`."""
-        if any(self._tables.get(name) is not documents for name, documents in data.items()):
+        if not all(isinstance(documents, _Documents) for documents in data.values()):
             raise TypeError("documents come from JournalTable only")
         for name in self._tables.keys() - data.keys():
             self.apply(name, dict.fromkeys(self._tables[name]))
 
-    def apply(self, table: str, changes: Mapping[str, Mapping[str, Any] | None]) -> None:
-        """Set or, where None, remove documents of a table. They are the store's from then on: nobody changes them."""
+    def lines(self, table: str) -> dict[int, bytes]:
+        """The lines of a table's documents: to look at, not to change."""
+        return self._tables.get(table, {})
+
+    def apply(self, table: str, changes: Mapping[int, Mapping[str, Any] | None]) -> None:
+        """Set or, where None, remove documents of a table."""
         if self._closed:
             raise StoreError("the store is closed")
-        self._pending |= {(table, doc_id): _record(table, doc_id, document) for doc_id, document in changes.items()}
-        self._put += len(changes)
-        documents = self._tables.setdefault(table, {})
-        for doc_id, document in changes.items():
-            if document is None:
-                documents.pop(doc_id, None)
+        records = {doc_id: _record(table, doc_id, document) for doc_id, document in changes.items()}
+        self._put += len(records)
+        lines = self._tables.setdefault(table, {})
+        for doc_id, record in records.items():
+            self._pending[table, doc_id] = record
+            if changes[doc_id] is None:
+                lines.pop(doc_id, None)
             else:
-                documents[doc_id] = document
+                lines[doc_id] = record
         self._changed.set()
 
     def scrub(self) -> None:
@@ -1080,6 +1160,9 @@ class JournalStorage(Storage):
         try:
             # Whatever must be mended after loading is mended at once.
             await self._commit()
+            if self._file.holds_former:
+                # A killed process did not live to scrub.
+                self.scrub()
             while True:
                 retry_at = math.inf if self.fault is None else trio.current_time() + STORE_RETRY_S
                 with trio.CancelScope(deadline=min(retry_at, self._scrub_at)):
@@ -1107,10 +1190,10 @@ class JournalStorage(Storage):
         folding = self._file.must_fold(data) or trio.current_time() >= self._scrub_at
         if not (data or folding):
             return
-        tables = {name: documents.copy() for name, documents in self._tables.items()} if folding else None
+        lines = [line for documents in self._tables.values() for line in documents.values()] if folding else None
         try:
             with trio.CancelScope(shield=True):
-                await trio.to_thread.run_sync(self._file.save, data, tables, limiter=self._limiter)
+                await trio.to_thread.run_sync(self._file.save, data, lines, limiter=self._limiter)
         except OSError as error:
             self.fault = error
             self._pending = taken | self._pending
@@ -1122,39 +1205,54 @@ class JournalStorage(Storage):
         attempted.set()
 
 
+class _Documents(Mapping[str, dict[str, Any]]):
+    """A table as TinyDB reads it; each look makes the document anew."""
+
+    def __init__(self, lines: Mapping[int, bytes]) -> None:
+        self._lines = lines
+
+    def __getitem__(self, doc_id: str) -> dict[str, Any]:
+        return _document(self._lines[int(doc_id)])
+
+    def __iter__(self) -> Iterator[str]:
+        return map(str, self._lines)
+
+    def __len__(self) -> int:
+        return len(self._lines)
+
+
 class _Changes(MutableMapping[int, Any]):
     """A table as TinyDB's updaters see it; `changed` is what they did to it, None for a removed document."""
 
-    def __init__(self, documents: Mapping[str, Mapping[str, Any]]) -> None:
-        self._documents = documents
-        self.changed: dict[str, dict[str, Any] | None] = {}
+    def __init__(self, lines: Mapping[int, bytes]) -> None:
+        self._lines = lines
+        self.changed: dict[int, dict[str, Any] | None] = {}
 
     def __getitem__(self, doc_id: int) -> Any:
-        key = str(doc_id)
-        if key not in self.changed:
+        if doc_id not in self.changed:
             # Whoever gets it may change it.
-            self.changed[key] = dict(self._documents[key])
-        if self.changed[key] is None:
+            self.changed[doc_id] = _document(self._lines[doc_id])
+        if self.changed[doc_id] is None:
             raise KeyError(doc_id)
-        return self.changed[key]
+        return self.changed[doc_id]
 
     def __setitem__(self, doc_id: int, document: Any) -> None:
-        self.changed[str(doc_id)] = document
+        self.changed[doc_id] = document
 
     def __delitem__(self, doc_id: int) -> None:
         _ = self[doc_id]
-        self.changed[str(doc_id)] = None
+        self.changed[doc_id] = None
 
     def __iter__(self) -> Iterator[int]:
-        both = {**self._documents, **self.changed}
-        return (int(doc_id) for doc_id, document in both.items() if document is not None)
+        both = dict.fromkeys(self._lines, True) | {doc_id: one is not None for doc_id, one in self.changed.items()}
+        return (doc_id for doc_id, present in both.items() if present)
 
     def __len__(self) -> int:
         return sum(1 for _ in self)
 
     def clear(self) -> None:
         # Inherited, it would walk through the table for each document.
-        self.changed = dict.fromkeys({**self._documents, **self.changed})
+        self.changed = dict.fromkeys([*self._lines, *self.changed])
 
 
 class JournalTable(Table):
@@ -1166,7 +1264,7 @@ class JournalTable(Table):
     _storage: JournalStorage
 
     def _update_table(self, updater: Callable[[dict[int, Mapping[str, Any]]], None]) -> None:
-        changes = _Changes(self._storage.read().get(self.name, {}))
+        changes = _Changes(self._storage.lines(self.name))
         updater(cast("dict[int, Mapping[str, Any]]", changes))
         self._storage.apply(self.name, changes.changed)
         self.clear_cache()
@@ -1174,15 +1272,40 @@ class JournalTable(Table):
 
 # ---------------------------------------------------------------- store
 
+# With less free, no job is taken or begun: room for what is under way, its artifacts (a few MB each), the journal's
+# lines, the browsers' profiles.
+DISK_RESERVE_BYTES = 16 * 2**20
+# What a disk says that is full, over a quota, failing, or read-only since it failed: it may come back.
+DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS)
+# An artifact that the disk refuses is tried again for this long, and its job fails then.
+ARTIFACT_RETRY_S = 30.0
+# Jobs that expire between two turns of other tasks, about 10 ms.
+EXPIRE_SLICE = 50
+
+
+@attrs.define(eq=False, weakref_slot=False)
+class Ended:
+    """What memory holds of an ended job beside its line; `Store.get` makes the job of both."""
+
+    id: str
+    number: int
+    service: ServiceName
+    state: State
+    ended: float
+    """By `time.monotonic`; of a former run's job by the system's clock as it was at loading."""
+    artifact_bytes: int
+    expired: bool
+
 
 class Store:
     """All jobs in memory, every acknowledged change of them in the journal, their artifacts as files.
 
-    One folder: `jobs.journal`, `artifacts/<id>.<ext>`, and `tmp/` for what does not outlive the process. Raises
-    StoreError when the folder cannot be used or another process uses it.
+    One folder: `jobs.journal`, `artifacts/<id>.<ext>`, and `tmp/` for what does not outlive the process. A job that has
+    not ended is one `Job` for all; of one that has, each look makes another. Raises StoreError when the folder cannot
+    be used or another process uses it.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, disk_budget: float = math.inf) -> None:
         self.artifacts = folder / "artifacts"
         self.temporary = folder / "tmp"
         try:
@@ -1195,34 +1318,101 @@ class Store:
         self._table = JournalTable(self._storage, "jobs")
         # Threads for artifacts of our own, as the journal's.
         self.file_limiter = trio.CapacityLimiter(8)
-        stored = (Job.from_document(document.doc_id, document) for document in self._table)
         # By number, newest last; lists rely on it.
-        self.jobs = {job.id: job for job in sorted(stored, key=lambda job: job.number)}
+        self.jobs: dict[str, Job | Ended] = {}
+        self._disk_budget = disk_budget
+        self._artifact_bytes = 0
+        # In the order they ended: those younger than the time to live, the others, and those that have artifacts.
+        self._young, self._old, self._holding = deque[Ended](), deque[Ended](), deque[Ended]()
+        # Numbers of jobs whose stored requests have secrets.
+        self._secretive: set[int] = set()
+        # The size of an artifact that the disk refused; it must have room for as much before it is trusted again.
+        self._refused_bytes = 0
+        collecting = gc.isenabled()
+        # Many new objects, none of them garbage.
+        gc.disable()
+        try:
+            self._load()
+        finally:
+            if collecting:
+                gc.enable()
         self._last_number = max((job.number for job in self.jobs.values()), default=0)
-        # In the order they ended.
-        ended = (job for job in self.jobs.values() if job.ended)
-        self._ended = deque(sorted(ended, key=lambda job: job.finished_at or ""))
-        self._sweep()
+        self._evict()
 
-    def _sweep(self) -> None:
-        """Remove what a killed process left: temporary folders, and files that no job knows."""
+    def _load(self) -> None:
+        """Read the jobs, and remove what a killed process left: temporary folders, and files that no job knows."""
+        if killed := cdp.end_leftovers(self.temporary):
+            self._storage.reports.append(f"{killed} processes of a former run's browsers were still there; killed")
         for path in self.temporary.iterdir():
             shutil.rmtree(path, ignore_errors=True)
-        known = {one.file for job in self.jobs.values() for one in job.artifacts.values()}
-        present = {path.name for path in self.artifacts.iterdir()}
-        for name in present - known:
+        unknown = set(os.listdir(self.artifacts))
+        jobs: list[Job | Ended] = []
+        ended, incomplete = list[Ended](), list[Ended]()
+        wall, now = datetime.now(UTC), time.monotonic()
+        for document in self._table:
+            if document["state"] in (State.QUEUED, State.RUNNING):
+                job = Job.from_document(document.doc_id, document)
+                jobs.append(job)
+                self._note_secrets(job.number, job.request)
+                continue
+            artifacts = stored_artifacts(document).values()
+            files = {one.file for one in artifacts}
+            missing = not files <= unknown
+            unknown -= files
+            finished = datetime.fromisoformat(document.get("finished_at") or now_text())
+            row = Ended(
+                document["id"],
+                document.doc_id,
+                document["service"],
+                State(document["state"]),
+                # Not in the future: a clock that was set back would keep it for ever.
+                now - max(0.0, (wall - finished).total_seconds()),
+                0 if missing else sum(self._size(one) for one in artifacts),
+                document.get("expired", False),
+            )
+            ended.append(row)
+            if missing:
+                incomplete.append(row)
+        self.jobs = {job.id: job for job in sorted([*jobs, *ended], key=lambda job: job.number)}
+        for row in sorted(ended, key=lambda row: row.ended):
+            self._note_end(row)
+        for row in incomplete:
+            self._storage.reports.append(f"an artifact of job {row.id} is missing; it counts as expired")
+            self._strip(row)
+        for name in unknown:
             (self.artifacts / name).unlink()
-        for job in self.jobs.values():
-            if any(one.file not in present for one in job.artifacts.values()):
-                self._storage.reports.append(f"an artifact of job {job.id} is missing; it counts as expired")
-                self.drop_artifacts(job.artifacts)
-                job.artifacts, job.expired = {}, True
-                self.put(job)
+        if unknown:
+            self._storage.reports.append(f"removed {len(unknown)} artifact files of no job")
+
+    def _size(self, artifact: Artifact) -> int:
+        if artifact.size_bytes is None:
+            return os.path.getsize(f"{self.artifacts}/{artifact.file}")
+        return artifact.size_bytes
 
     @property
     def fault(self) -> OSError | None:
-        """Why the last write failed; None while the disk takes what comes."""
-        return self._storage.fault
+        """Why nothing should be taken or begun: the last write failed, or there is too little room; else None."""
+        if self._storage.fault is not None:
+            return self._storage.fault
+        try:
+            disk = os.statvfs(self.temporary)
+            if disk.f_bavail * disk.f_frsize < DISK_RESERVE_BYTES:
+                return OSError(errno.ENOSPC, f"less than {DISK_RESERVE_BYTES >> 20} MiB are free in the data folder")
+            if self._refused_bytes:
+                # A quota does not show otherwise.
+                with tempfile.TemporaryFile(dir=self.temporary) as file:
+                    os.posix_fallocate(file.fileno(), 0, self._refused_bytes)
+                self._refused_bytes = 0
+        except OSError as error:
+            return error
+        return None
+
+    async def writable(self) -> None:
+        """Return when there is no `fault`."""
+        while True:
+            if self.fault is None:
+                return
+            await trio.sleep(STORE_RETRY_S)
 
     def reports(self) -> list[str]:
         """Sentences for the log that nobody has taken yet."""
@@ -1234,23 +1424,57 @@ class Store:
         self._last_number += 1
         return self._last_number
 
+    def get(self, job_id: str) -> Job | None:
+        """The job of an id."""
+        found = self.jobs.get(job_id)
+        return self._job_of(found) if isinstance(found, Ended) else found
+
+    def _job_of(self, row: Ended) -> Job:
+        return Job.from_document(row.number, cast("Document", self._table.get(doc_id=row.number)))
+
+    def newest(self, *, service: str | None, state: str | None, before: int | None, limit: int) -> list[Job]:
+        """Jobs, newest first, at most `limit`, with numbers below `before`."""
+        fitting = (
+            job
+            for job in reversed(self.jobs.values())
+            if (before is None or job.number < before)
+            and (service is None or job.service == service)
+            and (state is None or job.state == state)
+        )
+        return [self._job_of(job) if isinstance(job, Ended) else job for job in itertools.islice(fitting, limit)]
+
     def add(self, job: Job) -> None:
         """Know a new job; in memory only."""
         self.jobs[job.id] = job
 
     def put(self, job: Job) -> None:
-        """Store a job as it is now; on disk once `flushed` has returned."""
-        former = self._storage.read().get("jobs", {}).get(str(job.number), {}).get("request", {})
-        if any(name in former and name not in job.request for name in SECRET_FIELDS):
-            self._storage.scrub()
+        """Store a job as it is now; on disk once `flushed` has returned. One that ended may have others evicted."""
+        self._note_secrets(job.number, job.request)
         self._table.upsert(Document(job.document(), doc_id=job.number))
-        if job.ended and not job.expired:
-            self._ended.append(job)
+        if job.ended and not isinstance(self.jobs.get(job.id), Ended):
+            size = sum(self._size(one) for one in job.artifacts.values())
+            row = Ended(job.id, job.number, job.service, job.state, time.monotonic(), size, job.expired)
+            self.jobs[job.id] = row
+            self._note_end(row)
+            self._evict()
 
-    def remove(self, job: Job) -> None:
-        """Forget a job, and its artifact."""
-        self.drop_artifacts(job.artifacts)
-        if self.jobs.pop(job.id, None) is not None and self._table.contains(doc_id=job.number):
+    def _note_secrets(self, number: int, request: Mapping[str, Any]) -> None:
+        if any(name in request for name in SECRET_FIELDS):
+            self._secretive.add(number)
+        elif number in self._secretive:
+            self._secretive.remove(number)
+            self._storage.scrub()
+
+    def _note_end(self, row: Ended) -> None:
+        self._young.append(row)
+        if row.artifact_bytes:
+            self._holding.append(row)
+            self._artifact_bytes += row.artifact_bytes
+
+    def remove(self, job: Job | Ended) -> None:
+        """Forget a job that has no artifacts."""
+        self._note_secrets(job.number, {})
+        if self.jobs.pop(job.id, None) is not None and job.number in self._storage.lines("jobs"):
             self._table.remove(doc_ids=[job.number])
 
     async def flushed(self) -> None:
@@ -1262,8 +1486,21 @@ class Store:
         await self._storage.run(task_status=task_status)
 
     async def save_artifact(self, name: str, data: bytes) -> None:
-        """Write a file so that it is whole on disk or not there; raises OSError."""
-        await trio.to_thread.run_sync(self._save_artifact, name, data, limiter=self.file_limiter)
+        """Write a file so that it is whole on disk or not there; raises OSError.
+
+        Where the disk has no room for it, there is a `fault` until it has, and `ARTIFACT_RETRY_S` to wait for that.
+        """
+        give_up_at = trio.current_time() + ARTIFACT_RETRY_S
+        while True:
+            try:
+                return await trio.to_thread.run_sync(self._save_artifact, name, data, limiter=self.file_limiter)
+            except OSError as error:
+                if error.errno not in DISK_ERRORS:
+                    raise
+                self._refused_bytes = max(1, len(data))
+                if trio.current_time() >= give_up_at:
+                    raise
+            await trio.sleep(STORE_RETRY_S)
 
     def _save_artifact(self, name: str, data: bytes) -> None:
         partial = self.artifacts / f"{name}.new"
@@ -1279,25 +1516,45 @@ class Store:
         sync_folder(self.artifacts)
 
     def drop_artifacts(self, artifacts: Mapping[str, Artifact]) -> None:
-        """Remove files, if they are there."""
+        """Remove files, if they are there; what a failing disk keeps is swept at the next start."""
         for one in artifacts.values():
-            (self.artifacts / one.file).unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                (self.artifacts / one.file).unlink()
 
-    def expire(self, ttl_s: float, now: datetime) -> None:
-        """Take the artifacts of jobs that ended `ttl_s` ago, and forget the jobs after as long again."""
+    def expire(self, ttl_s: float, now: float) -> bool:
+        """Expire jobs that ended `ttl_s` ago, forget them after as long again; True when that was not all yet.
 
-        def age_s(job: Job) -> float:
-            return (now - datetime.fromisoformat(job.finished_at or job.created_at)).total_seconds()
+        `now` is of `time.monotonic`.
+        """
+        for _ in range(EXPIRE_SLICE):
+            if self._old and now - self._old[0].ended >= 2 * ttl_s:
+                self.remove(self._old.popleft())
+            elif self._young and now - self._young[0].ended >= ttl_s:
+                self._strip(self._young[0])
+                self._old.append(self._young.popleft())
+            else:
+                return False
+        return True
 
-        while self._ended and age_s(self._ended[0]) >= 2 * ttl_s:
-            self.remove(self._ended.popleft())
-        for job in itertools.takewhile(lambda job: age_s(job) >= ttl_s, self._ended):
-            if not job.expired:
-                self.drop_artifacts(job.artifacts)
-                job.artifacts, job.expired = {}, True
-                # The largest part; lists do not show it.
-                job.request = {name: value for name, value in job.request.items() if name != "html"}
-                self.put(job)
+    def _evict(self) -> None:
+        """Keep to the disk budget, but for the job that ended last: its client has had no time to read it."""
+        while self._artifact_bytes > self._disk_budget and len(self._holding) > 1:
+            self._strip(self._holding[0])
+
+    def _strip(self, row: Ended) -> None:
+        """Take an ended job's artifacts away."""
+        if row.expired:
+            return
+        job = self._job_of(row)
+        self.drop_artifacts(job.artifacts)
+        job.artifacts, job.expired = {}, True
+        # The largest part; lists do not show it.
+        job.request = {name: value for name, value in job.request.items() if name != "html"}
+        self.put(job)
+        if row.artifact_bytes:
+            self._holding.remove(row)
+            self._artifact_bytes -= row.artifact_bytes
+        row.artifact_bytes, row.expired = 0, True
 
 
 # ---------------------------------------------------------------- attempt
@@ -1452,7 +1709,7 @@ async def fetch_output(policy: cdp.AddressPolicy, parsed: ScrapeRequest, progres
         if auto:
             return None
         raise
-    if auto and has_scripts(fetched.html):
+    if auto and await trio.to_thread.run_sync(has_scripts, fetched.html, abandon_on_cancel=True):
         return None
     check_status(parsed, fetched.status_code)
     progress.enter("capture", "the document was not read")
@@ -1471,6 +1728,8 @@ def needs_browser(parsed: ScrapeRequest) -> bool:
 
 
 # ---------------------------------------------------------------- service
+
+RESULT_GONE = "the result is gone: --result-ttl is over, or --disk-budget needed its room"
 
 
 class Service:
@@ -1531,6 +1790,7 @@ class Service:
         return job
 
     async def _has_browser(self) -> bool:
+        self.pool.wake()
         with trio.move_on_after(BROWSER_START_S):
             while self.pool.browser is None and self.pool.fault is None:
                 await self.pool.changed()
@@ -1574,7 +1834,7 @@ class Service:
 
     def job(self, job_id: str) -> Job:
         """The job of an id; raises ServiceError `not_found`."""
-        job = self.store.jobs.get(job_id)
+        job = self.store.get(job_id)
         if job is None:
             raise ServiceError("not_found", "there is no job of this id")
         return job
@@ -1597,21 +1857,14 @@ class Service:
 
     def newest(self, *, service: str | None, state: str | None, before: int | None, limit: int) -> list[Job]:
         """Jobs, newest first, at most `limit`, with numbers below `before`."""
-        fitting = (
-            job
-            for job in reversed(self.store.jobs.values())
-            if (service is None or job.service == service)
-            and (state is None or job.state == state)
-            and (before is None or job.number < before)
-        )
-        return list(itertools.islice(fitting, limit))
+        return self.store.newest(service=service, state=state, before=before, limit=limit)
 
     def artifact(self, job: Job, name: str | None = None) -> Artifact:
         """A job's main output, or the one of a name; raises ServiceError `not_ended`, `expired`, `job_failed`."""
         if not job.ended:
             raise ServiceError("not_ended", f"the job is {job.state}")
         if job.expired:
-            raise ServiceError("expired", "the result is gone: --result-ttl is over")
+            raise ServiceError("expired", RESULT_GONE)
         if not job.artifacts:
             raise ServiceError("job_failed", job.error or "the job failed")
         if name is None:
@@ -1640,6 +1893,7 @@ class Service:
         while True:
             await self._schedule.arrival()
             await self.pool.ready()
+            await self.store.writable()
             if self.draining:
                 return
             if (job := self._schedule.take()) is not None:
@@ -1686,18 +1940,22 @@ class Service:
                 # The one place where a bug of ours meets a job: it must not take the worker with it.
                 logger.exception("attempt %d broke", job.attempts, extra={"job_id": job.id})
                 failure = JobFailed("internal", "internal error; the service's log has its cause")
+            # A stop or a cancel that came meanwhile is no failure.
+            await trio.lowlevel.checkpoint()
             job.note_failure(failure)
             lost = failure.code == "browser_lost"
             page_failures = sum(1 for noted in job.attempt_errors if noted["code"] in RETRIED_CODES)
-            if job.ended or not (
+            if not (
                 job.losses < LOSSES_ALLOWED
                 if lost
                 else failure.code in RETRIED_CODES and failure.retryable and page_failures <= parsed.retries
             ):
                 return failure
             logger.warning("attempt %d failed: %s", job.attempts, failure, extra={"job_id": job.id})
+            # Before any wait: a kill in it must not make the allowance new.
+            job.losses += lost
+            self._put(job)
             if lost:
-                job.losses += 1
                 if job.sync and not await self._has_browser():
                     return failure
             else:
@@ -1713,7 +1971,7 @@ class Service:
             if isinstance(outcome, Output):
                 for number, (name, part) in enumerate(outcome.parts.items()):
                     file = f"{job.id}{f'-{number}' if number else ''}.{part.extension}"
-                    artifacts[name] = Artifact(file, part.content_type)
+                    artifacts[name] = Artifact(file, part.content_type, len(part.data))
                     await self.store.save_artifact(file, part.data)
                 if not job.ended:
                     transition(job, Step.SUCCEEDED, artifacts=artifacts, result_meta=outcome.meta)
@@ -1747,7 +2005,7 @@ class Service:
         """Put what a former run left where it belongs: queued and lost jobs into the schedule, or to their end."""
         for report in self.store.reports():
             logger.warning("%s", report)
-        for job in list(self.store.jobs.values()):
+        for job in [job for job in self.store.jobs.values() if isinstance(job, Job)]:
             if job.state is State.RUNNING:
                 job.losses += 1
                 lost = JobFailed("worker_lost", f"the service ended {job.losses} times while the job ran")
@@ -1765,8 +2023,8 @@ class Service:
     async def retain(self) -> None:
         """Expire ended jobs for ever."""
         while True:
-            self.store.expire(self.config.result_ttl, datetime.now(UTC))
-            await trio.sleep(min(60.0, self.config.result_ttl / 4))
+            more = self.store.expire(self.config.result_ttl, time.monotonic())
+            await trio.sleep(0 if more else min(60.0, self.config.result_ttl / 4))
 
     async def drain(self, grace_s: float) -> None:
         """Take no more work, give running attempts this long to end; synchronous calls in the queue fail at once."""
@@ -1793,7 +2051,7 @@ async def open_service(config: Config | None = None) -> AsyncIterator[Service]:
     are gone. Call `drain` first to let them finish.
     """
     config = config or load_config()
-    store = Store(Path(config.data_dir))
+    store = Store(Path(config.data_dir), config.disk_budget)
     policy = config.policy
 
     def open_browser() -> AbstractAsyncContextManager[cdp.Browser]:
@@ -1807,13 +2065,21 @@ async def open_service(config: Config | None = None) -> AsyncIterator[Service]:
 
     async with open_tasks() as writer:
         await writer.start(store.run)
-        async with cdp.open_pool(open_browser, browsers=config.browsers) as pool, open_tasks() as workers:
+        async with (
+            cdp.open_pool(open_browser, browsers=config.browsers, limits=config.browser_limits) as pool,
+            open_tasks() as workers,
+        ):
             service = Service(config, store, pool, policy)
             service.recover()
             workers.start_soon(service.retain)
             for _ in range(config.workers):
                 workers.start_soon(service.work)
-            yield service
+            try:
+                yield service
+            finally:
+                workers.cancel_scope.cancel()
+                # A browser that hangs could hold their clean-up for some seconds.
+                pool.give_up()
 
 
 # ---------------------------------------------------------------- HTTP
@@ -1844,8 +2110,9 @@ SYNC_FAILURE_STATUS = {
     "worker_lost": 503,
     "internal": 500,
 }
-# Where the scope has the client's Host header.
+# Where the scope has the client's Host header, and the stack that closes files when the request is over.
 HOST_KEY = "cleariflow.host"
+FILES_KEY = "cleariflow.files"
 # What quart refuses by itself.
 HTTP_ERROR_CODES = {404: "not_found", 405: "method_not_allowed", 413: "body_too_large"}
 SERVICE_HINT = (
@@ -1882,10 +2149,20 @@ def json_response(body: Mapping[str, Any], status: int = 200, headers: Mapping[s
     return Response(json.dumps(body), status, {"Content-Type": "application/json", **(headers or {})})
 
 
-def load_result(job: Job, folder: Path) -> dict[str, Any]:
-    """The contract's `result` of a job that is done, its artifacts read and encoded."""
-    parts = {name: Part((folder / one.file).read_bytes(), one.content_type) for name, one in job.artifacts.items()}
-    return result_of(job.service, parts, job.result_meta)
+def json_pieces(text: str, files: Mapping[str, tuple[BinaryIO, str]]) -> Iterator[bytes]:
+    """A JSON text in pieces; in place of each mark in `files` stands that file, shown as its content type is."""
+    for part in re.split(f"({'|'.join(map(re.escape, files))})", text):
+        if part not in files:
+            yield part.encode()
+            continue
+        file, kind = files[part]
+        blocks = iter(functools.partial(file.read, PIECE_BYTES), b"")
+        if kind == "application/json":
+            yield from blocks
+        elif kind.startswith("image/"):
+            yield from map(base64.b64encode, blocks)
+        else:
+            yield from (json.dumps(letters)[1:-1].encode() for letters in codecs.iterdecode(blocks, "utf-8"))
 
 
 @attrs.frozen
@@ -1910,7 +2187,13 @@ Q = TypeVar("Q", ReadQuery, ListQuery)
 
 def read_query(cls: type[Q]) -> Q:
     """The query parameters as one value; raises ValidationError."""
-    pairs = [(name, text) for name, text in request.args.items(multi=True) if name != "api_key"]
+    return cast(Q, _parse_query(cast(Any, cls), request.query_string))
+
+
+# Every long-poll has the same.
+@functools.lru_cache(256)
+def _parse_query(cls: Any, query: bytes) -> Any:
+    pairs = [(name, text) for name, text in parse_qsl(query.decode(), keep_blank_values=True) if name != "api_key"]
     return structure(nested(pairs, cls), cls)
 
 
@@ -1922,7 +2205,7 @@ class Api:
 
     # What every handler begins with
 
-    def check_host(self) -> None:
+    async def check_host(self) -> None:
         """Refuse a Host that only a web page rebinding its DNS name to this machine would send."""
         config = self.service.config
         host = client_host()
@@ -1972,9 +2255,7 @@ class Api:
         body: dict[str, Any] = {"job_id": job.id, "status": job.state}
         meta = job.meta()
         if job.state is State.DONE and with_result:
-            self.service.artifact(job)
-            folder = self.service.store.artifacts
-            return await self.result_response(lambda: body | {"result": load_result(job, folder), "meta": meta})
+            return await self.result_response(job, lambda result: body | {"result": result, "meta": meta})
         if job.state is State.FAILED:
             detail: dict[str, Any] = {"code": job.error_code, "retryable": job.retryable}
             if job.error_index is not None:
@@ -1984,10 +2265,38 @@ class Api:
             meta["position"] = self.service.position(job)
         return json_response(body | {"meta": meta})
 
-    async def result_response(self, make: Callable[[], Mapping[str, Any]]) -> Response:
-        """A JSON answer around an artifact, read and encoded in a thread."""
-        with artifact_present():
-            return await trio.to_thread.run_sync(lambda: json_response(make()), limiter=self.service.store.file_limiter)
+    async def result_response(self, job: Job, around: Callable[[dict[str, Any]], dict[str, Any]]) -> Response:
+        """A JSON answer around the result of a job that is done: at once if it is small, else a stream.
+
+        The artifacts are open before the answer begins, so that one that expires meanwhile stays readable; the end of
+        the request closes them. `result_of` gets a mark in place of each.
+        """
+        self.service.artifact(job)
+        in_thread = functools.partial(trio.to_thread.run_sync, limiter=self.service.store.file_limiter)
+        stack: contextlib.ExitStack = cast("dict[str, Any]", request.scope)[FILES_KEY]
+        files: dict[str, tuple[BinaryIO, str]] = {}
+        marks: dict[str, Part] = {}
+        for name, one in job.artifacts.items():
+            kind = one.content_type.partition(";")[0]
+            mark = f'"{uuid.uuid4()}"' if kind == "application/json" else str(uuid.uuid4())
+            marks[name] = Part(mark.encode(), one.content_type)
+            if kind.startswith("image/"):
+                mark = base64.b64encode(mark.encode()).decode()
+            path = self.service.store.artifacts / one.file
+            with artifact_present():
+                files[mark] = stack.enter_context(await in_thread(path.open, "rb")), kind
+        pieces = json_pieces(json.dumps(around(result_of(job.service, marks, job.result_meta))), files)
+        size = sum(os.fstat(file.fileno()).st_size for file, _ in files.values())
+        if size <= PIECE_BYTES:
+            return Response(await in_thread(b"".join, pieces), content_type="application/json")
+
+        async def stream() -> AsyncIterator[bytes]:
+            while piece := await in_thread(next, pieces, b""):
+                yield piece
+
+        response = Response(stream(), content_type="application/json")
+        response.timeout = ANSWER_S + 2 * size / SLOWEST_BYTES_PER_S
+        return response
 
     async def read_result(self, prefix: ServiceName | None, job_id: str, name: str | None = None) -> Response:
         return await self.artifact_response(self.service.artifact(self.service.job(job_id), name))
@@ -2004,7 +2313,8 @@ class Api:
                 raise RequestedRangeNotSatisfiable(size) from None
         if isinstance(response.response, TrioFileBody):
             # quart's 8 KiB a thread hop make 28 MiB/s.
-            response.response.buffer_size = 2**18
+            response.response.buffer_size = PIECE_BYTES
+            response.timeout = ANSWER_S + response.response.size / SLOWEST_BYTES_PER_S
         response.headers["Content-Type"] = artifact.content_type
         response.headers["Cache-Control"] = "private, no-cache"
         response.headers.pop("Expires", None)
@@ -2063,8 +2373,7 @@ class Api:
         accept, artifact = request.accept_mimetypes, self.service.artifact(job)
         if accept.quality(artifact.content_type.partition(";")[0]) > accept.quality("application/json"):
             return await self.artifact_response(artifact)
-        folder = self.service.store.artifacts
-        return await self.result_response(lambda: load_result(job, folder))
+        return await self.result_response(job, lambda result: result)
 
     # Health
 
@@ -2076,7 +2385,7 @@ class Api:
         for code, reason in (
             ("draining", "the service is stopping" if service.draining else None),
             ("storage_full", f"the store cannot be written: {service.store.fault}" if service.store.fault else None),
-            ("no_browser", None if service.pool.browser else service.pool.fault or "the browser is starting"),
+            ("no_browser", None if service.pool.available else service.pool.fault or "the browser is starting"),
         ):
             if reason is not None:
                 raise ServiceError(code, reason)
@@ -2106,7 +2415,7 @@ def artifact_present() -> Iterator[None]:
     try:
         yield
     except FileNotFoundError:
-        raise ServiceError("expired", "the result is gone: --result-ttl is over") from None
+        raise ServiceError("expired", RESULT_GONE) from None
 
 
 def client_host() -> str:
@@ -2123,6 +2432,8 @@ def create_app(service: Service) -> QuartTrio:
     """The ASGI application; starts nothing by itself."""
     app = QuartTrio("cleariflow", static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = service.config.max_body
+    app.config["BODY_TIMEOUT"] = BODY_S
+    app.config["RESPONSE_TIMEOUT"] = ANSWER_S
     api = Api(service)
 
     def view(handler: Handler, prefix: ServiceName | None) -> Handler:
@@ -2179,7 +2490,7 @@ def behind_hypercorn(app: ASGIFramework) -> ASGIFramework:
     (413, 415) left unread is read and dropped until the client has sent all or is gone, and the connection is closed
     after such an answer.
     Close: quart-trio cancels itself when hypercorn tells of the answer's end, while hypercorn still closes the
-    connection or starts its idle timer: sending the last message is shielded, for `USER_TIMEOUT_MS`.
+    connection: sending the last message is shielded, for `USER_TIMEOUT_MS`.
     Host: werkzeug takes a name with odd characters for none, and breaks at some. It never sees the client's; handlers
     find that in the scope. Websockets, which no route has, are refused before it.
     """
@@ -2195,7 +2506,8 @@ def behind_hypercorn(app: ASGIFramework) -> ASGIFramework:
         complete = headers.keys().isdisjoint((b"content-length", b"transfer-encoding"))
         others = [header for header in scope["headers"] if header[0] != b"host"]
         host = headers.get(b"host", b"").decode("latin-1")
-        scope = {**scope, HOST_KEY: host, "headers": [*others, (b"host", b"localhost")]}
+        files = contextlib.ExitStack()
+        scope = {**scope, HOST_KEY: host, FILES_KEY: files, "headers": [*others, (b"host", b"localhost")]}
 
         async def noting_receive() -> Any:
             nonlocal complete
@@ -2206,37 +2518,143 @@ def behind_hypercorn(app: ASGIFramework) -> ASGIFramework:
         async def closing_send(message: Any) -> None:
             if message["type"] == "http.response.start" and not complete:
                 message = {**message, "headers": [*message["headers"], (b"connection", b"close")]}
-            last = message["type"] == "http.response.body" and not message.get("more_body", False)
-            until = trio.current_time() + USER_TIMEOUT_MS / 1000 if last else math.inf
-            with trio.CancelScope(shield=last, deadline=until):
+            if message["type"] == "http.response.body" and not message.get("more_body", False):
+                with trio.CancelScope(shield=True, deadline=trio.current_time() + USER_TIMEOUT_MS / 1000):
+                    await send(message)
+            else:
                 await send(message)
 
-        await app(scope, noting_receive, closing_send)
+        with files:
+            await app(scope, noting_receive, closing_send)
         while not complete:
             await noting_receive()
 
     return cast(ASGIFramework, call)
 
 
+class Connections:
+    """How many are open, at most so many, and those without a request, which are closed in time or for a newer one."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._open = 0
+        self._full_until = -math.inf
+        # Since when; the longest first.
+        self._idle: dict[trio.SocketStream, float] = {}
+
+    @contextlib.contextmanager
+    def admitted(self, stream: trio.SocketStream) -> Iterator[bool]:
+        """Count a connection while the body runs; False: it is one too many."""
+        if (full := self._open >= self._most) and self._idle:
+            self._close(next(iter(self._idle)))
+            full = False
+        if full and trio.current_time() >= self._full_until:
+            self._full_until = trio.current_time() + 60
+            logger.warning("%d connections are open, none is idle: more are closed at once", self._open)
+        self._open += 1
+        try:
+            yield not full
+        finally:
+            self._open -= 1
+            self._idle.pop(stream, None)
+
+    def note(self, stream: trio.SocketStream, *, idle: bool) -> None:
+        """Whether a connection has no request."""
+        self._idle.pop(stream, None)
+        if idle:
+            self._idle[stream] = trio.current_time()
+
+    def _close(self, stream: trio.SocketStream) -> None:
+        """Its task wakes, and ends."""
+        del self._idle[stream]
+        stream.socket.close()
+
+    async def sweep(self, stopped: trio.Event) -> None:
+        """Close what is idle for `IDLE_S`, until the service stops; then all that is idle."""
+        while not stopped.is_set():
+            with trio.move_on_after(IDLE_S / 5):
+                await stopped.wait()
+            until = math.inf if stopped.is_set() else trio.current_time() - IDLE_S
+            for stream in [stream for stream, since in self._idle.items() if since <= until]:
+                self._close(stream)
+
+
 class OneConnection(TCPServer):
-    """A connection whose faults end it alone: hypercorn 0.18 lets them end the server."""
+    """A connection of hypercorn 0.18 that is bounded, and whose faults end it alone: there they end the server.
+
+    Idle times are kept in one table; hypercorn spends two tasks on each. Sending may be cancelled, which hypercorn
+    forbids without end; then the connection is closed. The head of an answer waits for what follows: one packet less.
+    """
+
+    def __init__(self, connections: Connections, *given: Any) -> None:
+        super().__init__(*given)
+        # There is no TLS here.
+        self._plain = cast(trio.SocketStream, self.stream)
+        self._connections = connections
+        self._head = b""
+        self.idle_task = cast(TrioSingleTask, self)
 
     async def run(self) -> None:
         """Serve the connection until it is closed."""
-        try:
-            await super().run()
-        except* Exception as group:
-            logger.warning("a connection broke: %r", group.exceptions[0])
+        with self._connections.admitted(self._plain) as admitted:
+            if not admitted:
+                await trio.aclose_forcefully(self.stream)
+                return
+            try:
+                await super().run()
+            except* OSError:
+                # The client is gone.
+                pass
+            except* Exception as group:
+                logger.warning("a connection broke: %r", group.exceptions[0])
+
+    async def restart(self, *_: object) -> None:
+        """The connection is idle from now on; as of hypercorn's idle task."""
+        self._connections.note(self._plain, idle=True)
+
+    async def stop(self) -> None:
+        """It is not; as of hypercorn's idle task."""
+        self._connections.note(self._plain, idle=False)
+
+    async def protocol_send(self, event: Event) -> None:
+        """Send what h11 has made of an event."""
+        if not isinstance(event, RawData):
+            await super().protocol_send(event)
+            return
+        data, self._head = self._head + event.data, b""
+        if event.data.startswith(b"HTTP/1.1 ") and not event.data.startswith(b"HTTP/1.1 1"):
+            self._head = data
+        elif data:
+            try:
+                await self.stream.send_all(data)
+            except (trio.BrokenResourceError, trio.ClosedResourceError):
+                await self.protocol.handle(Closed())
+            except trio.Cancelled:
+                # Half a message may be out: nothing can follow it.
+                await trio.aclose_forcefully(self.stream)
+                raise
 
 
 async def stay_with_http1(self: H11Protocol, event: object) -> None:
     """Instead of hypercorn's switch to HTTP/2, whose streams can be made to wait for ever; nobody needs it here."""
 
 
-def tame_hypercorn() -> None:
+def tame_hypercorn(connections: Connections) -> None:
     """Put the two in hypercorn's places; they are private to 0.18, which is pinned."""
-    hypercorn.trio.run.TCPServer = OneConnection  # type: ignore[attr-defined]
+    hypercorn.trio.run.TCPServer = functools.partial(OneConnection, connections)  # type: ignore[attr-defined,assignment]
     H11Protocol._check_protocol = stay_with_http1  # type: ignore[method-assign]
+
+
+def raise_file_limit() -> int:
+    """Let the process have as many open files as the system allows; returns what is left of them for connections."""
+    limit, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+        limit = most
+    left = min(max(limit - FILES_KEPT, limit // 4), MAX_CONNECTIONS)
+    if left < MAX_CONNECTIONS:
+        logger.warning("only %d files may be open (ulimit -n): at most %d connections at once", limit, left)
+    return left
 
 
 def open_listener(config: Config) -> socket.socket:
@@ -2261,6 +2679,25 @@ def open_listener(config: Config) -> socket.socket:
     return listener
 
 
+async def serve_http(
+    service: Service, listener: socket.socket, stopped: trio.Event, most: int, *, task_status: trio.TaskStatus[Any]
+) -> None:
+    """Serve connections, at most so many at once, until the event; the listener is closed then."""
+    connections = Connections(most)
+    tame_hypercorn(connections)
+    settings = hypercorn.Config()
+    # hypercorn closes it.
+    settings.bind = [f"fd://{listener.detach()}"]
+    settings.backlog = BACKLOG
+    settings.graceful_timeout = HTTP_GRACE_S
+    settings.include_server_header = False
+    settings.errorlog = None
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(connections.sweep, stopped)
+        app = create_app(service)
+        await hypercorn.trio.serve(app, settings, shutdown_trigger=stopped.wait, task_status=task_status)
+
+
 async def serve(config: Config) -> None:
     """Serve HTTP until SIGTERM or SIGINT, then drain and return; a second signal skips the waiting."""
     with (
@@ -2268,21 +2705,13 @@ async def serve(config: Config) -> None:
         trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals,
     ):
         host, port = listener.getsockname()[:2]
+        most = raise_file_limit()
         # Signals are read outermost: one that comes while all is closed must not cut that off.
         async with open_tasks() as outer, open_service(config) as service, trio.open_nursery() as nursery:
             service.policy.own_ports.add(port)
             stopped = trio.Event()
-            tame_hypercorn()
-            settings = hypercorn.Config()
-            # hypercorn closes it.
-            settings.bind = [f"fd://{listener.detach()}"]
-            settings.backlog = BACKLOG
-            settings.graceful_timeout = HTTP_GRACE_S
-            settings.include_server_header = False
-            settings.errorlog = None
-            run = functools.partial(hypercorn.trio.serve, create_app(service), settings, shutdown_trigger=stopped.wait)
             outer.start_soon(stop_on_signal, signals, service, stopped)
-            await nursery.start(run)
+            await nursery.start(serve_http, service, listener, stopped, most)
             shown = f"[{host}]" if ":" in host else host
             logger.info("listening on http://%s:%d, %d workers", shown, port, config.workers)
     # All is closed; one more signal must not change the exit code while the interpreter ends.

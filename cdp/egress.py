@@ -369,8 +369,9 @@ async def _look_up(name: str, port: int) -> list[Any]:
     It cannot be stopped. Its slot is held until its thread is free, so that pages that make look-ups last cost others
     no thread: files are read and pictures decoded in trio's 40, which are added to here.
     """
-    slots = _lookup_slots.get(None)
-    if slots is None:
+    try:
+        slots = _lookup_slots.get()
+    except LookupError:
         trio.to_thread.current_default_thread_limiter().total_tokens += LOOKUP_THREADS
         slots = trio.Semaphore(LOOKUP_THREADS)
         _lookup_slots.set(slots)

@@ -335,7 +335,7 @@ def test_fault_is_told_and_the_exit_code_is_2(
         ["scrape", "a.b", "c.d"],
         ["scrape", "a.b", "--timeout", "5"],
         ["print", "a.b"],
-        ["--disk-budget", "5"],
+        ["--disk-quota", "5"],
         ["--api-key", "x"],
         ["keys", "list"],
         ["--wait-ms", "5"],

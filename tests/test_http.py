@@ -1,33 +1,59 @@
-"""The HTTP contract, without a socket: every route, every status, over a real store and pages without a browser."""
+"""The HTTP contract: every route, every status, over a real store and pages without a browser; then what
+needs a socket: bounds of connections, large answers, the end; last what needs a browser: clients that leave."""
 
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import logging
+import random
 import re
+import resource
+import socket
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from urllib.parse import urlencode
 
 import attrs
 import hypercorn.trio.run
+import psutil
 import pytest
 import trio
 from hypercorn.protocol.h11 import H11Protocol
 from hypercorn.trio.tcp_server import TCPServer
+from hypercorn.trio.worker_context import TrioSingleTask
 from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from quart.wrappers import Response
+from trio.testing import wait_all_tasks_blocked
 
 import cleariflow
 from cdp import errors
 from cdp.options import Geolocation
-from cleariflow import LOSSES_ALLOWED, ROUTES, Job, OneConnection, Service, StoreError, create_app, tame_hypercorn
+from cleariflow import (
+    HTTP_GRACE_S,
+    LOSSES_ALLOWED,
+    PIECE_BYTES,
+    ROUTES,
+    Config,
+    Connections,
+    Job,
+    OneConnection,
+    Service,
+    StoreError,
+    create_app,
+    open_listener,
+    open_service,
+    raise_file_limit,
+    serve_http,
+    tame_hypercorn,
+)
+from tests.site import Site
 from tests.test_service import URL, FakePool, Gate, at_once, open_disk, open_house
 
 JSON = "application/json"
@@ -510,11 +536,10 @@ async def test_result_that_vanished_is_expired(api: Api, rest: str) -> None:
 @pytest.mark.parametrize("rest", ["", "/result"])
 async def test_expired_result_is_410_then_404(api: Api, rest: str) -> None:
     job = await api.ended()
-    assert job.finished_at is not None
-    end = datetime.fromisoformat(job.finished_at)
-    api.service.store.expire(100, end + timedelta(seconds=100))
+    end = time.monotonic()
+    api.service.store.expire(100, end + 100)
     await error(await api.get(f"/v1/jobs/{job.id}{rest}"), 410, "expired")
-    api.service.store.expire(100, end + timedelta(seconds=200))
+    api.service.store.expire(100, end + 200)
     await error(await api.get(f"/v1/jobs/{job.id}{rest}"), 404, "not_found")
 
 
@@ -830,7 +855,7 @@ async def test_failed_call_has_the_status_of_its_code(
 
     async with open_api(tmp_path, visit) as api:
         told = await error(await api.post("/v1/scrape", {"url": URL}, Accept="text/html"), status, code)
-        (job,) = api.service.store.jobs.values()
+        (job,) = api.service.newest(service=None, state=None, before=None, limit=2)
         assert (told["retryable"], told["job_id"]) == (retryable, job.id)
         assert job.attempts == (LOSSES_ALLOWED + 1 if code == "browser_lost" else 1)
 
@@ -1014,21 +1039,23 @@ async def test_ended_job_reads_the_same_after_a_restart(tmp_path: Path) -> None:
 
 
 async def test_connection_that_breaks_ends_alone(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def broken(_self: TCPServer) -> None:
         raise KeyError("a stream")
 
     monkeypatch.setattr(TCPServer, "run", broken)
-    await OneConnection.__new__(OneConnection).run()
+    async with served(tmp_path) as server, await server.connect() as stream:
+        await ends(stream)
     assert "a connection broke" in caplog.text
 
 
 def test_hypercorn_still_has_what_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hypercorn.trio.run, "TCPServer", hypercorn.trio.run.TCPServer)
     monkeypatch.setattr(H11Protocol, "_check_protocol", H11Protocol._check_protocol)
-    tame_hypercorn()
-    assert hypercorn.trio.run.TCPServer is OneConnection
+    tame_hypercorn(Connections(1))
+    assert cast(Any, hypercorn.trio.run.TCPServer).func is OneConnection
+    assert {"restart", "stop"} < set(dir(TrioSingleTask))
 
 
 @pytest.mark.parametrize(
@@ -1046,3 +1073,372 @@ def test_hypercorn_still_has_what_is_replaced(monkeypatch: pytest.MonkeyPatch) -
 async def test_host_that_werkzeug_does_not_take_is_refused(api: Api, host: str) -> None:
     # They are names that browsers send and that DNS can rebind, or that break quart's routing.
     assert await faults(await api.get("/v1/jobs", Host=host)) == ["Host"]
+
+
+# ---- Results as streams ----------------------------------------------------------------------------------------------
+
+
+def grow(api: Api, job: Job, data: bytes, name: str | None = None) -> Path:
+    """Put other bytes in the place of an artifact; returns its path."""
+    path = api.service.store.artifacts / api.service.artifact(job, name).file
+    path.write_bytes(data)
+    return path
+
+
+# Neither a letter nor a group of base64 may be cut where a piece ends.
+LETTERS = 'a\u00f6\u6f22\U0001f600"\\\n\x00</script>'
+
+
+@pytest.mark.parametrize("size", [0, 1, PIECE_BYTES - 1, PIECE_BYTES, PIECE_BYTES + 1, 3 * PIECE_BYTES + 2])
+async def test_picture_of_any_size_is_whole(api: Api, size: int) -> None:
+    job = await api.ended("screenshot")
+    data = random.Random(size).randbytes(size)
+    grow(api, job, data)
+    answer = await (await api.get(f"/v1/jobs/{job.id}")).get_json()
+    assert base64.b64decode(answer["result"]["image_base64"], validate=True) == data
+
+
+@pytest.mark.parametrize("shift", range(4))
+async def test_long_document_is_whole(api: Api, shift: int) -> None:
+    job = await api.ended("scrape")
+    text = "x" * shift + LETTERS * (2 * PIECE_BYTES // len(LETTERS))
+    grow(api, job, text.encode())
+    answer = await api.get(f"/v1/jobs/{job.id}")
+    assert (await answer.get_json())["result"]["html"] == text
+
+
+async def test_long_list_of_links_is_whole(api: Api) -> None:
+    job = await api.ended("scrape", outputs=["html", "links"])
+    links = [{"url": f"http://a.b/{index}", "text": LETTERS} for index in range(5000)]
+    grow(api, job, json.dumps(links).encode(), "links")
+    result = (await (await api.get(f"/v1/jobs/{job.id}")).get_json())["result"]
+    assert (result["links"], result["html"]) == (links, f"<html>{URL}</html>")
+
+
+async def test_large_result_of_a_call_is_whole(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = bytes(2 * PIECE_BYTES)
+
+    async def save(name: str, _: bytes) -> None:
+        (api.service.store.artifacts / name).write_bytes(data)
+
+    monkeypatch.setattr(api.service.store, "save_artifact", save)
+    answer = await api.post("/v1/screenshot", {"url": URL})
+    assert base64.b64decode((await answer.get_json())["image_base64"]) == data
+
+
+async def test_small_answer_tells_its_length(api: Api) -> None:
+    job = await api.ended("screenshot")
+    answer = await api.get(f"/v1/jobs/{job.id}")
+    assert answer.headers["Content-Length"] == str(len(await answer.get_data()))
+
+
+def open_artifacts(api: Api) -> list[str]:
+    """Artifacts that this process has open."""
+    folder = str(api.service.store.artifacts)
+    return [one.path for one in psutil.Process().open_files() if one.path.startswith(folder)]
+
+
+@pytest.mark.parametrize("size", [10, 3 * PIECE_BYTES])
+async def test_answer_leaves_no_file_open(api: Api, size: int) -> None:
+    job = await api.ended("screenshot", actions=[SHOT])
+    grow(api, job, bytes(size))
+    await (await api.get(f"/v1/jobs/{job.id}")).get_data()
+    assert open_artifacts(api) == []
+
+
+# ---- Over a socket ---------------------------------------------------------------------------------------------------
+
+# More than all buffers between a server and a client that does not read.
+LARGE_BYTES = 64 * 2**20
+
+
+@attrs.define
+class Served(Api):
+    """A service behind hypercorn."""
+
+    port: int
+    stopped: trio.Event
+
+    async def connect(self, *, receive_bytes: int | None = None) -> trio.SocketStream:
+        """A connection, with a small receive buffer where one is given."""
+        plain = trio.socket.socket()
+        if receive_bytes is not None:
+            plain.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_bytes)
+        await plain.connect(("127.0.0.1", self.port))
+        return trio.SocketStream(plain)
+
+
+@asynccontextmanager
+async def serve_api(api: Api, *, most: int = 100) -> AsyncIterator[Served]:
+    """Serve on a free port until the body ends."""
+    async with trio.open_nursery() as nursery:
+        listener = open_listener(Config(port=0))
+        port, stopped = listener.getsockname()[1], trio.Event()
+        await nursery.start(serve_http, api.service, listener, stopped, most)
+        try:
+            yield Served(api.client, api.service, api.pool, port, stopped)
+        finally:
+            stopped.set()
+
+
+@asynccontextmanager
+async def served(
+    folder: Path, visit: Callable[[str], Awaitable[None]] = at_once, *, most: int = 100
+) -> AsyncIterator[Served]:
+    """A service without a browser, served."""
+    async with open_api(folder, visit) as api, serve_api(api, most=most) as server:
+        yield server
+
+
+def head(method: str, path: str, *lines: str) -> bytes:
+    return "\r\n".join([f"{method} {path} HTTP/1.1", "Host: localhost", *lines, "", ""]).encode()
+
+
+async def receive(stream: trio.SocketStream, end: bytes) -> bytes:
+    """What comes until these bytes have come."""
+    data = b""
+    with trio.fail_after(5):
+        while end not in data:
+            chunk = await stream.receive_some()
+            assert chunk, data
+            data += chunk
+    return data
+
+
+async def ends(stream: trio.SocketStream, within_s: float = 5) -> bytes:
+    """What comes until the server closes."""
+    data = b""
+    with trio.fail_after(within_s), contextlib.suppress(trio.BrokenResourceError):
+        async for chunk in stream:
+            data += chunk
+    return data
+
+
+@pytest.mark.parametrize("sent", [b"", b"GET /livez HT", head("GET", "/livez"), head("GET", "/livez") + b"GET /"])
+async def test_connection_without_a_request_is_closed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sent: bytes
+) -> None:
+    monkeypatch.setattr(cleariflow, "IDLE_S", 0.2)
+    async with served(tmp_path) as server, await server.connect() as stream:
+        await stream.send_all(sent)
+        assert (await ends(stream, 2)).count(b"200") == sent.count(b"Host")
+
+
+async def test_dripping_head_does_not_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cleariflow, "IDLE_S", 0.2)
+    async with served(tmp_path) as server, await server.connect() as stream:
+        with trio.fail_after(2), contextlib.suppress(trio.BrokenResourceError):
+            while True:
+                await stream.send_all(b"G")
+                await trio.sleep(0.05)
+
+
+async def test_long_poll_is_not_idle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cleariflow, "IDLE_S", 0.1)
+    async with served(tmp_path, Gate()) as server, await server.connect() as stream:
+        job = await server.service.submit("scrape", {"url": URL})
+        await stream.send_all(head("GET", f"/v1/jobs/{job.id}?wait=0.5"))
+        await receive(stream, b'"running"')
+
+
+async def test_half_a_body_is_408_in_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cleariflow, "BODY_S", 0.2)
+    async with served(tmp_path) as server, await server.connect() as stream:
+        await stream.send_all(head("POST", "/v1/jobs", f"Content-Type: {JSON}", "Content-Length: 10") + b"{")
+        assert (await ends(stream)).startswith(b"HTTP/1.1 408")
+
+
+async def test_pipelined_requests_are_answered_in_turn(tmp_path: Path) -> None:
+    async with served(tmp_path) as server, await server.connect() as stream:
+        await stream.send_all(
+            head("GET", "/livez") + head("GET", "/nothing") + head("GET", "/livez", "Connection: close")
+        )
+        assert re.findall(rb"HTTP/1.1 (\d+)", await ends(stream)) == [b"200", b"404", b"200"]
+
+
+async def test_head_is_sent_with_its_body(tmp_path: Path) -> None:
+    async with served(tmp_path) as server, await server.connect() as stream:
+        await stream.send_all(head("GET", "/livez"))
+        assert (await stream.receive_some()).endswith(b'{"ok": true}')
+
+
+async def test_client_is_told_to_go_on(tmp_path: Path) -> None:
+    async with served(tmp_path) as server, await server.connect() as stream:
+        lines = (f"Content-Type: {JSON}", "Content-Length: 2", "Expect: 100-continue")
+        await stream.send_all(head("POST", "/scrape/v1/jobs", *lines))
+        await receive(stream, b"HTTP/1.1 100")
+        await stream.send_all(b"{}")
+        await receive(stream, b"HTTP/1.1 400")
+
+
+async def test_idle_connections_make_room(tmp_path: Path) -> None:
+    async with served(tmp_path, most=5) as server, contextlib.AsyncExitStack() as stack:
+        flood = [await stack.enter_async_context(await server.connect()) for _ in range(30)]
+        stream = await stack.enter_async_context(await server.connect())
+        await stream.send_all(head("GET", "/livez"))
+        await receive(stream, b'{"ok": true}')
+        for one in flood[:26]:
+            await ends(one, 1)
+
+
+async def test_no_more_connections_than_allowed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    async with served(tmp_path, Gate(), most=2) as server, contextlib.AsyncExitStack() as stack:
+        job = await server.service.submit("scrape", {"url": URL})
+        polls = [await stack.enter_async_context(await server.connect()) for _ in range(2)]
+        for stream in polls:
+            await stream.send_all(head("GET", f"/v1/jobs/{job.id}?wait=60"))
+        await wait_all_tasks_blocked(0.1)
+        for _ in range(3):
+            async with await server.connect() as more:
+                await ends(more, 1)
+        assert caplog.text.count("2 connections are open") == 1
+        await polls[0].aclose()
+        await wait_all_tasks_blocked(0.1)
+        async with await server.connect() as more:
+            await more.send_all(head("GET", "/livez"))
+            await receive(more, b'{"ok": true}')
+
+
+def test_files_are_left_to_others(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    limits: list[tuple[int, int]] = []
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (256, 1024))
+    monkeypatch.setattr(resource, "setrlimit", lambda _, pair: limits.append(pair))
+    assert (raise_file_limit(), limits) == (512, [(1024, 1024)])
+    assert "only 1024 files may be open" in caplog.text
+
+
+@pytest.mark.parametrize("rest", ["", "/result"])
+async def test_slow_reader_holds_little_of_a_large_result(tmp_path: Path, rest: str) -> None:
+    async with served(tmp_path) as server, await server.connect(receive_bytes=4096) as stream:
+        job = await server.ended("screenshot")
+        path = grow(server, job, bytes(LARGE_BYTES))
+        await stream.send_all(head("GET", f"/v1/jobs/{job.id}{rest}"))
+        await receive(stream, b"HTTP/1.1 200")
+        await wait_all_tasks_blocked(0.3)
+        (file,) = [one for one in psutil.Process().open_files() if one.path == str(path)]
+        assert cast(Any, file).position < LARGE_BYTES / 4
+
+
+@pytest.mark.parametrize("rest", ["", "/result"])
+async def test_client_that_leaves_a_stream_leaves_no_file_open(tmp_path: Path, rest: str) -> None:
+    async with served(tmp_path) as server:
+        job = await server.ended("screenshot")
+        grow(server, job, bytes(LARGE_BYTES))
+        async with await server.connect(receive_bytes=4096) as stream:
+            await stream.send_all(head("GET", f"/v1/jobs/{job.id}{rest}"))
+            await receive(stream, b"HTTP/1.1 200")
+        await wait_all_tasks_blocked(0.3)
+        assert open_artifacts(server) == []
+
+
+@pytest.mark.parametrize("rest", ["", "/result"])
+async def test_result_that_expires_meanwhile_is_whole(tmp_path: Path, rest: str) -> None:
+    async with served(tmp_path) as server, await server.connect(receive_bytes=4096) as stream:
+        job = await server.ended("screenshot")
+        path = grow(server, job, bytes(LARGE_BYTES))
+        await stream.send_all(head("GET", f"/v1/jobs/{job.id}{rest}", "Connection: close"))
+        await receive(stream, b"HTTP/1.1 200")
+        path.unlink()
+        assert len(await ends(stream, 20)) > LARGE_BYTES - 2**16
+
+
+@pytest.mark.parametrize("rest", ["", "/result"])
+async def test_client_that_never_reads_is_cut_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rest: str) -> None:
+    monkeypatch.setattr(cleariflow, "ANSWER_S", 0.3)
+    monkeypatch.setattr(cleariflow, "SLOWEST_BYTES_PER_S", 10 * LARGE_BYTES)
+    async with served(tmp_path) as server, await server.connect(receive_bytes=4096) as stream:
+        job = await server.ended("screenshot")
+        grow(server, job, bytes(LARGE_BYTES))
+        await stream.send_all(head("GET", f"/v1/jobs/{job.id}{rest}"))
+        await receive(stream, b"HTTP/1.1 200")
+        await trio.sleep(cleariflow.ANSWER_S + 0.2)
+        await wait_all_tasks_blocked(0.1)
+        assert open_artifacts(server) == []
+        assert len(await ends(stream)) < LARGE_BYTES
+
+
+# ---- Its end ---------------------------------------------------------------------------------------------------------
+
+
+async def test_idle_connection_does_not_hold_the_exit(tmp_path: Path) -> None:
+    async with served(tmp_path) as server, await server.connect() as used, await server.connect() as unused:
+        await used.send_all(head("GET", "/livez"))
+        await receive(used, b'{"ok": true}')
+        server.stopped.set()
+        await ends(used, HTTP_GRACE_S / 2)
+        await ends(unused, HTTP_GRACE_S / 2)
+
+
+@pytest.mark.parametrize("rest", ["", "/result"])
+async def test_slow_reader_does_not_hold_the_exit(tmp_path: Path, rest: str) -> None:
+    async with trio.open_nursery() as nursery:
+
+        async def sip(stream: trio.SocketStream) -> None:
+            with contextlib.suppress(trio.BrokenResourceError):
+                async for _ in stream:
+                    await trio.sleep(0.02)
+
+        async with served(tmp_path) as server:
+            job = await server.ended("screenshot")
+            grow(server, job, bytes(LARGE_BYTES))
+            stream = await server.connect(receive_bytes=4096)
+            await stream.send_all(head("GET", f"/v1/jobs/{job.id}{rest}"))
+            await receive(stream, b"HTTP/1.1 200")
+            nursery.start_soon(sip, stream)
+            stopped_at = trio.current_time()
+        assert trio.current_time() - stopped_at < HTTP_GRACE_S + 1
+        nursery.cancel_scope.cancel()
+    await stream.aclose()
+
+
+@pytest.mark.parametrize("prefix", ["", "/screenshot"])
+async def test_draining_service_still_shows_jobs(held: Api, prefix: str) -> None:
+    job = await held.submit()
+    await held.pool.reached(1)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(held.service.drain, 60)
+        await wait_all_tasks_blocked()
+        answer = await held.get(f"{prefix}/v1/jobs/{job.id}")
+        assert (await answer.get_json())["status"] == "running"
+        nursery.cancel_scope.cancel()
+
+
+async def test_draining_service_tells_when_to_come_again(api: Api) -> None:
+    await api.service.drain(0)
+    answer = await api.post("/scrape/v1/jobs", {"request": {"url": URL}})
+    assert int(answer.headers["Retry-After"]) > 0
+
+
+# ---- Leaving, on Chromium --------------------------------------------------------------------------------------------
+
+
+@asynccontextmanager
+async def real(folder: Path) -> AsyncIterator[Served]:
+    """A service with a browser, served."""
+    config = Config(data_dir=str(folder), allow_network=("127.0.0.0/8",), workers=1)
+    async with open_service(config) as service, serve_api(Api(None, service, cast(FakePool, service.pool))) as server:
+        yield server
+
+
+@pytest.mark.parametrize("path", ["/never", "/never-loads"])
+async def test_call_of_a_client_that_leaves_stops_the_page(tmp_path: Path, site: Site, path: str) -> None:
+    async with real(tmp_path) as server:
+        body = json.dumps({"url": site.url(path)}).encode()
+        async with await server.connect() as stream:
+            await stream.send_all(
+                head("POST", "/v1/scrape", f"Content-Type: {JSON}", f"Content-Length: {len(body)}") + body
+            )
+            await site.seen("/never")
+        with trio.fail_after(1):
+            await site.connections_settled()
+
+
+@pytest.mark.parametrize("path", ["/never", "/never-loads"])
+async def test_delete_of_a_running_job_stops_the_page(tmp_path: Path, site: Site, path: str) -> None:
+    async with real(tmp_path) as server, await server.connect() as stream:
+        job = await server.service.submit("scrape", {"url": site.url(path)})
+        await site.seen("/never")
+        await stream.send_all(head("DELETE", f"/v1/jobs/{job.id}"))
+        with trio.fail_after(1):
+            await receive(stream, b'"cancelled"')
+            await site.connections_settled()

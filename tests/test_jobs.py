@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from datetime import UTC, datetime
 from typing import Any, get_args
 
@@ -106,7 +107,7 @@ def test_transition_sets_the_fields_given() -> None:
 
 
 def test_queue_time_is_that_of_the_first_lease() -> None:
-    job = new_job(created_at="2020-01-01T00:00:00.000Z")
+    job = new_job(created_at="2020-01-01T00:00:00.000Z", submitted=None)
     transition(job, Step.LEASED)
     first = job.queue_ms
     transition(job, Step.RETURNED)
@@ -115,6 +116,21 @@ def test_queue_time_is_that_of_the_first_lease() -> None:
     assert job.queue_ms == first
     assert first is not None
     assert first > 0
+
+
+@pytest.mark.parametrize("created_at", ["2000-01-01T00:00:00.000Z", "2100-01-01T00:00:00.000Z"])
+def test_queue_time_does_not_jump_with_the_clock(created_at: str) -> None:
+    job = new_job(created_at=created_at, submitted=time.monotonic() - 3)
+    transition(job, Step.LEASED)
+    assert job.queue_ms is not None
+    assert 3000 <= job.queue_ms < 4000
+
+
+def test_queue_time_of_a_former_runs_job_goes_by_its_creation() -> None:
+    former = new_job(created_at="2020-01-01T00:00:00.000Z")
+    job = Job.from_document(1, former.document())
+    transition(job, Step.LEASED)
+    assert job.queue_ms == milliseconds_between(job.created_at, job.started_at)
 
 
 def test_returned_job_keeps_its_attempts() -> None:
@@ -236,7 +252,9 @@ def test_meta_has_the_members_of_the_contract() -> None:
         losses=st.integers(0, 4),
         started_at=st.none() | st.just("2020-01-01T00:00:00.000Z"),
         queue_ms=st.none() | st.integers(0),
-        artifacts=st.dictionaries(st.text(), st.builds(Artifact, st.text(), st.text()), max_size=3),
+        artifacts=st.dictionaries(
+            st.text(), st.builds(Artifact, st.text(), st.text(), st.none() | st.integers(0)), max_size=3
+        ),
         result_meta=st.none() | st.dictionaries(st.text(), st.lists(st.text())),
         error=st.none() | st.text(),
         error_index=st.none() | st.integers(0, 99),

@@ -62,6 +62,11 @@ def memory(storage: JournalStorage) -> dict[str, Any]:
     return {name: dict(documents) for name, documents in storage.read().items() if documents}
 
 
+def live_lines(storage: JournalStorage) -> list[bytes]:
+    """What a fold writes."""
+    return [line for documents in storage._tables.values() for line in documents.values()]
+
+
 def read_back(path: Path) -> tuple[dict[str, Any], list[str]]:
     """What a file reads as, and what is reported; the file is not mended."""
     storage = JournalStorage(path)
@@ -295,12 +300,27 @@ def test_updater_that_raises_changes_nothing(path: Path) -> None:
     assert read_back(path)[0] == memory(storage) == {"jobs": {"1": {"n": 1}}}
 
 
-def test_document_in_memory_is_replaced_never_changed(path: Path) -> None:
-    with opened(path) as (storage, table):
-        table.insert({"n": 1})
-        first = storage.read()["jobs"]["1"]
-        table.update({"n": 2}, doc_ids=[1])
-        assert (first, storage.read()["jobs"]["1"]) == ({"n": 1}, {"n": 2})
+def test_change_of_a_document_that_was_read_changes_nothing(path: Path) -> None:
+    with opened(path) as (_, table):
+        inner = [1]
+        table.insert({"n": inner})
+        inner.append(2)
+        table.all()[0]["n"].append(3)
+        assert table.all() == [{"n": [1]}]
+
+
+def test_memory_holds_the_lines_of_the_file(path: Path) -> None:
+    path.write_bytes(b"".join(LINES))
+    with opened(path) as (storage, _):
+        assert live_lines(storage) == LINES[1:]
+    assert all(isinstance(each, bytes) for each in live_lines(storage))
+
+
+def test_table_of_any_name_reads_back(path: Path) -> None:
+    name = 'é"\\'
+    with opened(path) as (storage, _):
+        JournalTable(storage, name).insert({"n": 1})
+    assert read_back(path) == ({name: {"1": {"n": 1}}}, [])
 
 
 def test_removal_of_an_unknown_id_writes_nothing(path: Path) -> None:
@@ -313,7 +333,7 @@ def test_change_by_id_visits_and_serialises_its_own_document_alone(path: Path, m
     def walk(*args: Any) -> Any:
         raise AssertionError("walks through the table")
 
-    class Unwalkable(dict[str, Any]):
+    class Unwalkable(dict[int, bytes]):
         __iter__ = keys = values = items = copy = walk
 
     serialised: list[Any] = []
@@ -465,7 +485,7 @@ def test_file_in_use_is_refused_until_it_is_closed(path: Path) -> None:
             with pytest.raises(StoreError, match="in use by another process"):
                 JournalStorage(path)
             # The lock moves to the new file.
-            storage._file.save(b"", storage.read())
+            storage._file.save(b"", live_lines(storage))
     JournalStorage(path).close()
 
 
@@ -680,7 +700,7 @@ def test_kill_between_any_steps_of_a_fold_loses_nothing(path: Path, monkeypatch:
         with ExitStack() as stack:
             for name in STEPS_OF_A_FOLD:
                 stack.enter_context(wrapped(name, look))
-            storage._file.save(b"", storage.read())
+            storage._file.save(b"", live_lines(storage))
     assert len(snapshots) > 10
     for number, files in enumerate(snapshots):
         folder = path.parent.with_name(f"snapshot-{number}")
@@ -701,7 +721,7 @@ def test_fault_at_any_step_of_a_fold_loses_nothing(path: Path, monkeypatch: pyte
             table.insert({"n": "more"})
             with failing(name, errno.EIO, step.__eq__) as calls:
                 try:
-                    storage._file.save(b"".join(storage._pending.values()), storage.read())
+                    storage._file.save(b"".join(storage._pending.values()), live_lines(storage))
                     allowed = [memory(storage)]
                 except OSError:
                     # Not confirmed: with or without the last change.
@@ -723,6 +743,20 @@ async def test_fold_without_room_is_put_off_and_appending_goes_on(store: Running
     assert store.path.stat().st_ino == inode
     assert "could not be folded" in store.storage.reports[0]
     assert not store.storage._file.must_fold(b"")
+
+
+async def test_former_lines_of_a_killed_process_are_folded_away(
+    path: Path, nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # They may hold secrets.
+    monkeypatch.setattr(cleariflow, "SCRUB_S", 0.0)
+    path.write_bytes(HEADER + line(["jobs", "1", {"n": "secret"}]) + line(["jobs", "1", {"n": 2}]))
+    folded = trio.Event()
+    with wrapped("replace", lambda real, *args: (real(*args), trio.from_thread.run_sync(folded.set))[0]):
+        await start(path, nursery)
+        with trio.fail_after(30):
+            await folded.wait()
+    assert path.read_bytes() == HEADER + line(["jobs", "1", {"n": 2}])
 
 
 # ---- Faults of the disk ----------------------------------------------------------------------------------------------

@@ -73,6 +73,15 @@ class MemoryStore:
         self._numbers += 1
         return self._numbers
 
+    def get(self, job_id: str) -> Job | None:
+        return self.jobs.get(job_id)
+
+    async def writable(self) -> None:
+        while True:
+            if self.fault is None:
+                return
+            await trio.sleep(1)
+
     def add(self, job: Job) -> None:
         self.jobs[job.id] = job
 
@@ -97,6 +106,10 @@ class MemoryStore:
         if self.artifact_fault is not None and len(self.files) == self.room:
             raise self.artifact_fault
         self.files[name] = data
+
+    def artifact(self, file: str, content_type: str) -> Artifact:
+        """As a job should have it."""
+        return Artifact(file, content_type, len(self.files[file]))
 
     def drop_artifacts(self, artifacts: Mapping[str, Artifact]) -> None:
         for one in artifacts.values():
@@ -192,6 +205,9 @@ class FakePool:
 
     async def changed(self) -> None:
         await self._changed.wait()
+
+    def wake(self) -> None:
+        pass
 
     async def ready(self) -> None:
         while self.browser is None:
@@ -386,6 +402,21 @@ async def test_job_refused_by_the_disk_never_runs(autojump_clock: MockClock) -> 
         assert house.pool.visited == [f"{URL}0"]
 
 
+async def test_nothing_is_begun_while_the_disk_refuses(autojump_clock: MockClock) -> None:
+    gate = Gate()
+    async with open_house(gate) as house:
+        await house.submit()
+        await house.pool.reached(1)
+        job = await house.submit(1)
+        house.store.fault = StoreError("No space left on device")
+        gate.open.set()
+        await trio.sleep(100)
+        assert (job.state, house.pool.visited) == (State.QUEUED, [f"{URL}0"])
+        house.store.fault = None
+        await house.service.wait(job)
+        assert job.state is State.DONE
+
+
 async def test_result_that_the_disk_refuses_fails_the_job(autojump_clock: MockClock) -> None:
     async with open_house() as house:
         house.store.artifact_fault = OSError(28, "No space left on device")
@@ -560,7 +591,7 @@ async def test_all_who_wait_are_woken(autojump_clock: MockClock) -> None:
 async def test_artifact_is_there_when_the_waiter_wakes(autojump_clock: MockClock) -> None:
     async with open_house() as house:
         job = await house.service.wait(await house.submit())
-        assert house.service.artifact(job) == Artifact(f"{job.id}.html", "text/html; charset=utf-8")
+        assert house.service.artifact(job) == house.store.artifact(f"{job.id}.html", "text/html; charset=utf-8")
         assert house.store.files[f"{job.id}.html"] == f"<html>{URL}0</html>".encode()
 
 
@@ -582,29 +613,20 @@ async def test_artifact_of_a_job_without_one_is_refused(
             house.service.artifact(Job(id="x", number=1, service="scrape", request={}, **fields))
 
 
+async def test_expired_result_names_the_settings_that_keep_results(autojump_clock: MockClock) -> None:
+    async with open_house() as house:
+        job = await house.submit()
+        await house.service.wait(job)
+        job.expired = True
+        with pytest.raises(ServiceError, match=r"--result-ttl.*--disk-budget") as caught:
+            house.service.artifact(job)
+        assert caught.value.code == "expired"
+
+
 async def test_unknown_job_is_not_found(autojump_clock: MockClock) -> None:
     async with open_house() as house:
         async with refused("not_found"):
             house.service.job("no-such-job")
-
-
-async def test_newest_jobs_come_first(autojump_clock: MockClock) -> None:
-    async with open_house(Gate()) as house:
-        jobs = [await house.submit(number) for number in range(4)]
-        newest = house.service.newest(service=None, state=None, before=None, limit=3)
-        assert newest == [jobs[3], jobs[2], jobs[1]]
-        assert house.service.newest(service=None, state=None, before=jobs[1].number, limit=3) == [jobs[0]]
-
-
-async def test_newest_jobs_of_a_service_and_state(autojump_clock: MockClock) -> None:
-    async with open_house(Gate()) as house:
-        running = await house.submit()
-        await house.pool.reached(1)
-        queued = await house.service.submit("screenshot", {"url": URL})
-        find = house.service.newest
-        assert find(service="scrape", state=None, before=None, limit=9) == [running]
-        assert find(service=None, state="queued", before=None, limit=9) == [queued]
-        assert find(service="scrape", state="queued", before=None, limit=9) == []
 
 
 # ---- Losses and bugs -------------------------------------------------------------------------------------------------
@@ -882,9 +904,9 @@ async def test_all_that_an_attempt_made_is_kept(autojump_clock: MockClock) -> No
     async with open_house() as house:
         job = await house.service.wait(await house.submit(**SEVERAL))
         assert job.artifacts == {
-            "html": Artifact(f"{job.id}.html", "text/html; charset=utf-8"),
-            "screenshot": Artifact(f"{job.id}-1.jpeg", "image/jpeg"),
-            "first": Artifact(f"{job.id}-2.jpeg", "image/jpeg"),
+            "html": house.store.artifact(f"{job.id}.html", "text/html; charset=utf-8"),
+            "screenshot": house.store.artifact(f"{job.id}-1.jpeg", "image/jpeg"),
+            "first": house.store.artifact(f"{job.id}-2.jpeg", "image/jpeg"),
         }
         assert house.store.files.keys() == {one.file for one in job.artifacts.values()}
 
@@ -980,7 +1002,7 @@ async def test_call_returns_its_ended_job(autojump_clock: MockClock) -> None:
     async with open_house() as house:
         job = await house.service.capture("screenshot", {"url": URL})
         assert (job.state, job.sync) == (State.DONE, True)
-        assert job.artifacts == {"image": Artifact(f"{job.id}.jpeg", "image/jpeg")}
+        assert job.artifacts == {"image": house.store.artifact(f"{job.id}.jpeg", "image/jpeg")}
 
 
 async def test_call_is_stored_only_at_its_end(autojump_clock: MockClock) -> None:
@@ -1277,7 +1299,9 @@ async def test_recovered_job_is_stored_as_queued(tmp_path: Path) -> None:
     store = Store(tmp_path)
     async with open_tasks() as writer:
         await writer.start(store.run)
-        assert (store.jobs[job_id].state, store.jobs[job_id].losses) == (State.QUEUED, 1)
+        job = store.get(job_id)
+        assert job is not None
+        assert (job.state, job.losses) == (State.QUEUED, 1)
 
 
 @pytest.mark.parametrize("losses", range(LOSSES_ALLOWED))
