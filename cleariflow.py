@@ -1613,7 +1613,7 @@ async def attempt(
                 if output is not None:
                     return output
         if not fetching.cancelled_caught:
-            with trio.CancelScope(deadline=deadline + late_s):
+            with trio.CancelScope(deadline=deadline + late_s) as whole:
                 async with open_page() as page:
                     visit = visit_of(page, parsed, progress, max_pixels)
                     try:
@@ -1621,7 +1621,10 @@ async def attempt(
                             await visit.open()
                             check_status(parsed, page.status_code)
                             await visit.make_ready()
-                            return await capture(visit, parsed, max_pixels)
+                            output = await capture(visit, parsed, max_pixels)
+                            # Closing has bounds of its own, and must not cost what was made in time.
+                            whole.deadline = math.inf
+                            return output
                     finally:
                         if progress.phase == "navigate" and page.has_document:
                             in_flight = page.still_loading()
@@ -1632,7 +1635,9 @@ async def attempt(
                     if late_s and page.has_document:
                         page.warnings.append(f"captured after {parsed.timeout_ms} ms: {progress.unfinished}")
                         await page.stop()
-                        return await capture(visit, parsed, max_pixels)
+                        output = await capture(visit, parsed, max_pixels)
+                        whole.deadline = math.inf
+                        return output
     except CDPError as error:
         failure = failure_of(error)
         if failure is None:
@@ -1892,8 +1897,8 @@ class Service:
         """Run jobs one after the other until the service drains; one task for each attempt at once."""
         while True:
             await self._schedule.arrival()
-            await self.pool.ready()
             await self.store.writable()
+            await self.pool.ready()
             if self.draining:
                 return
             if (job := self._schedule.take()) is not None:
@@ -1994,10 +1999,13 @@ class Service:
             f": {job.error}" if job.error else "",
             extra={"job_id": job.id},
         )
-        with contextlib.suppress(StoreError):
-            # The writer tries again; what ended has ended.
+        try:
             await self.store.flushed()
-        self._wake(job)
+        except StoreError:
+            # The writer tries again; what ended has ended.
+            pass
+        finally:
+            self._wake(job)
 
     # Beginning and end
 
@@ -2007,9 +2015,11 @@ class Service:
             logger.warning("%s", report)
         for job in [job for job in self.store.jobs.values() if isinstance(job, Job)]:
             if job.state is State.RUNNING:
-                job.losses += 1
-                lost = JobFailed("worker_lost", f"the service ended {job.losses} times while the job ran")
-                job.note_failure(lost)
+                lost = JobFailed("worker_lost", f"the service ended {job.losses + 1} times while the job ran")
+                # Else it ended in the pause before the next attempt.
+                if all(noted["attempt"] != job.attempts for noted in job.attempt_errors):
+                    job.losses += 1
+                    job.note_failure(lost)
                 if job.losses > LOSSES_ALLOWED:
                     fail(job, lost)
                 else:
@@ -2535,8 +2545,9 @@ def behind_hypercorn(app: ASGIFramework) -> ASGIFramework:
 class Connections:
     """How many are open, at most so many, and those without a request, which are closed in time or for a newer one."""
 
-    def __init__(self, most: int) -> None:
+    def __init__(self, most: int, stopped: trio.Event) -> None:
         self._most = most
+        self._stopped = stopped
         self._open = 0
         self._full_until = -math.inf
         # Since when; the longest first.
@@ -2563,18 +2574,20 @@ class Connections:
         self._idle.pop(stream, None)
         if idle:
             self._idle[stream] = trio.current_time()
+            if self._stopped.is_set():
+                self._close(stream)
 
     def _close(self, stream: trio.SocketStream) -> None:
         """Its task wakes, and ends."""
         del self._idle[stream]
         stream.socket.close()
 
-    async def sweep(self, stopped: trio.Event) -> None:
+    async def sweep(self) -> None:
         """Close what is idle for `IDLE_S`, until the service stops; then all that is idle."""
-        while not stopped.is_set():
+        while not self._stopped.is_set():
             with trio.move_on_after(IDLE_S / 5):
-                await stopped.wait()
-            until = math.inf if stopped.is_set() else trio.current_time() - IDLE_S
+                await self._stopped.wait()
+            until = math.inf if self._stopped.is_set() else trio.current_time() - IDLE_S
             for stream in [stream for stream, since in self._idle.items() if since <= until]:
                 self._close(stream)
 
@@ -2683,7 +2696,7 @@ async def serve_http(
     service: Service, listener: socket.socket, stopped: trio.Event, most: int, *, task_status: trio.TaskStatus[Any]
 ) -> None:
     """Serve connections, at most so many at once, until the event; the listener is closed then."""
-    connections = Connections(most)
+    connections = Connections(most, stopped)
     tame_hypercorn(connections)
     settings = hypercorn.Config()
     # hypercorn closes it.
@@ -2693,7 +2706,7 @@ async def serve_http(
     settings.include_server_header = False
     settings.errorlog = None
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(connections.sweep, stopped)
+        nursery.start_soon(connections.sweep)
         app = create_app(service)
         await hypercorn.trio.serve(app, settings, shutdown_trigger=stopped.wait, task_status=task_status)
 

@@ -161,9 +161,8 @@ async def launch(
                 with trio.CancelScope(shield=True):
                     await _end_group(process)
     finally:
-        # The last helpers may still write while they die; what they leave is removed with the second try.
-        shutil.rmtree(profile, ignore_errors=True)
-        shutil.rmtree(profile, ignore_errors=True)
+        with trio.move_on_after(EXIT_TIMEOUT_S, shield=True):
+            await trio.to_thread.run_sync(_remove, profile, abandon_on_cancel=True)
 
 
 class _Endpoint:
@@ -255,7 +254,7 @@ async def _end_group(process: subprocess.Popen[bytes]) -> None:
 
     The browser is not asked first: its state is a temporary profile, and a hung one would not answer.
     """
-    deadline = trio.current_time() + EXIT_TIMEOUT_S
+    deadline, pause = trio.current_time() + EXIT_TIMEOUT_S, 0.002
     while trio.current_time() < deadline:
         try:
             os.killpg(process.pid, signal.SIGKILL)
@@ -264,5 +263,13 @@ async def _end_group(process: subprocess.Popen[bytes]) -> None:
         # The leader looks like a zombie while its other threads still die: only the reaping tells.
         if process.poll() is not None and not of_group(process.pid):
             break
-        await trio.sleep(0.002)
+        # A look at all processes takes 2 ms.
+        await trio.sleep(pause)
+        pause = min(2 * pause, 0.05)
     process.poll()
+
+
+def _remove(profile: Path) -> None:
+    # The last helpers may still write while they die; what they leave is removed with the second try.
+    shutil.rmtree(profile, ignore_errors=True)
+    shutil.rmtree(profile, ignore_errors=True)

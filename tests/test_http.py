@@ -1053,7 +1053,7 @@ async def test_connection_that_breaks_ends_alone(
 def test_hypercorn_still_has_what_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hypercorn.trio.run, "TCPServer", hypercorn.trio.run.TCPServer)
     monkeypatch.setattr(H11Protocol, "_check_protocol", H11Protocol._check_protocol)
-    tame_hypercorn(Connections(1))
+    tame_hypercorn(Connections(1, trio.Event()))
     assert cast(Any, hypercorn.trio.run.TCPServer).func is OneConnection
     assert {"restart", "stop"} < set(dir(TrioSingleTask))
 
@@ -1207,11 +1207,11 @@ async def receive(stream: trio.SocketStream, end: bytes) -> bytes:
 
 async def ends(stream: trio.SocketStream, within_s: float = 5) -> bytes:
     """What comes until the server closes."""
-    data = b""
+    data = bytearray()
     with trio.fail_after(within_s), contextlib.suppress(trio.BrokenResourceError):
         async for chunk in stream:
             data += chunk
-    return data
+    return bytes(data)
 
 
 @pytest.mark.parametrize("sent", [b"", b"GET /livez HT", head("GET", "/livez"), head("GET", "/livez") + b"GET /"])
@@ -1333,13 +1333,13 @@ async def test_client_that_leaves_a_stream_leaves_no_file_open(tmp_path: Path, r
 
 @pytest.mark.parametrize("rest", ["", "/result"])
 async def test_result_that_expires_meanwhile_is_whole(tmp_path: Path, rest: str) -> None:
-    async with served(tmp_path) as server, await server.connect(receive_bytes=4096) as stream:
+    async with served(tmp_path) as server, await server.connect() as stream:
         job = await server.ended("screenshot")
         path = grow(server, job, bytes(LARGE_BYTES))
         await stream.send_all(head("GET", f"/v1/jobs/{job.id}{rest}", "Connection: close"))
         await receive(stream, b"HTTP/1.1 200")
         path.unlink()
-        assert len(await ends(stream, 20)) > LARGE_BYTES - 2**16
+        assert len(await ends(stream, 20)) > LARGE_BYTES - 2**20
 
 
 @pytest.mark.parametrize("rest", ["", "/result"])

@@ -206,6 +206,10 @@ class FakePool:
     async def changed(self) -> None:
         await self._changed.wait()
 
+    @property
+    def available(self) -> bool:
+        return self.browser is not None
+
     def wake(self) -> None:
         pass
 

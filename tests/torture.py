@@ -397,9 +397,11 @@ def memory_of(pid: int) -> int:
 # ---- The log ---------------------------------------------------------------------------------------------------------
 
 
+GIVEN_UP = re.compile(r"browser (\d+) is given up \((\w+)\): (.*)", re.DOTALL)
 # The service's own end gives its browsers up too; that is no loss.
 CLOSED = "the pool is closed"
-GIVEN_UP = re.compile(r"browser (\d+) is given up:? ?(.*)", re.DOTALL)
+# Browsers that lose no page: they are closed when their last one is.
+DRAINED = ("uses", "idle")
 
 
 class Log:
@@ -409,8 +411,12 @@ class Log:
         self.by_job: dict[str, list[str]] = defaultdict(list)
         self.errors: list[tuple[float, str]] = []
         """Lines of level error, tracebacks, and what is no line of the log at all."""
-        self.given_up: list[tuple[float, int, str]] = []
-        """Time, pid and reason of each browser that was lost or replaced."""
+        self.given_up: list[tuple[float, int, str, str]] = []
+        """Time, pid, kind of reason and reason of each browser that was lost or replaced."""
+        self.renderers_killed: list[float] = []
+        """By the service itself, for their memory."""
+        self.warnings: Counter[str] = Counter()
+        """That are of no job, without their figures."""
         self.browsers = 0
         last = 0.0
         for text in path.read_text(errors="replace").splitlines():
@@ -418,21 +424,30 @@ class Log:
                 line = json.loads(text)
             except ValueError:
                 line = None
-            if not isinstance(line, dict) or "message" not in line:
+            if isinstance(line, dict) and "message" in line:
+                last = seconds_of(line["time"])
+                self._take(line, last)
+            else:
                 self.errors.append((last, text))
-                continue
-            last, message = seconds_of(line["time"]), line["message"]
-            if "job_id" in line:
-                self.by_job[line["job_id"]].append(f"{line['time'][11:23]} {line['level']} {message}")
-            if line["level"] in ("error", "critical") or "traceback" in line:
-                self.errors.append((last, f"{line['time']} {message}\n{line.get('traceback', '')}".strip()))
-            self.browsers += message.startswith("browser started")
-            if (found := GIVEN_UP.fullmatch(message)) and CLOSED not in found[2]:
-                self.given_up.append((last, int(found[1]), found[2]))
+
+    def _take(self, line: dict[str, Any], at: float) -> None:
+        message: str = line["message"]
+        if "job_id" in line:
+            self.by_job[line["job_id"]].append(f"{line['time'][11:23]} {line['level']} {message}")
+        elif line["level"] == "warning":
+            self.warnings[re.sub("[0-9]+", "N", message)[:100]] += 1
+        if line["level"] in ("error", "critical") or "traceback" in line:
+            self.errors.append((at, f"{line['time']} {message}\n{line.get('traceback', '')}".strip()))
+        if message.startswith("browser started"):
+            self.browsers += 1
+        elif message.startswith("renderer ") and " is killed: " in message:
+            self.renderers_killed.append(at)
+        elif (found := GIVEN_UP.fullmatch(message)) and found[3] != CLOSED:
+            self.given_up.append((at, int(found[1]), found[2], found[3]))
 
     def losses(self, window: tuple[float, float]) -> int:
         """How many browsers went within a time."""
-        return sum(window[0] - 2 <= at <= window[1] + 2 for at, _, _ in self.given_up)
+        return sum(window[0] - 2 <= at <= window[1] + 2 for at, _, kind, _ in self.given_up if kind not in DRAINED)
 
 
 # ---- The written table -----------------------------------------------------------------------------------------------
@@ -458,7 +473,7 @@ SYNC_FAULT_OUTCOMES: dict[str, frozenset[str]] = {
     "gpu process killed": frozenset({"no_browser"}),
 }
 # Why the service gives a browser up that nobody harmed: its own settings.
-OWN_REASONS = ("memory", "uses", "idle")
+OWN_REASONS = (*DRAINED, "memory")
 ENDS = ("service killed", "service terminated", "service terminated twice")
 
 
@@ -484,6 +499,8 @@ class Judge:
                 outcomes |= FAULT_OUTCOMES[fault.name]
                 if record.sync:
                     outcomes |= SYNC_FAULT_OUTCOMES.get(fault.name, frozenset())
+        if any(window[0] - SLACK_S <= at <= window[1] + SLACK_S for at in self.log.renderers_killed):
+            outcomes.add("page_crashed")
         losses = self.log.losses(window) + self.count(window, "service killed")
         if losses > LOSSES_ALLOWED:
             outcomes |= {"browser_lost", "worker_lost"}
@@ -533,6 +550,10 @@ class Judge:
         for code, limit in limits.items():
             if codes[code] > limit:
                 yield f"{codes[code]} attempts {code} where {limit} were lost"
+        losses = codes["browser_lost"] + codes["worker_lost"]
+        gave_up = record.outcome in ("browser_lost", "worker_lost")
+        if losses > LOSSES_ALLOWED + 1 or (gave_up and losses <= LOSSES_ALLOWED):
+            yield f"{losses} losses"
         # Each attempt but the last left an error, or was put back when the service ended in order.
         unnoted = attempts - len(errors)
         returned = self.count(window, *ENDS)
@@ -553,11 +574,11 @@ class Judge:
         """Browsers that were given up though nobody harmed them."""
         harmful = ("browser killed", "browser stopped", "gpu process killed")
         found = []
-        for at, pid, reason in self.log.given_up:
+        for at, pid, kind, reason in self.log.given_up:
             harmed = any(
                 fault.pid == pid and fault.name in harmful and fault.at <= at + SLACK_S for fault in self.faults
             )
-            if not harmed and not any(word in reason for word in OWN_REASONS):
+            if not harmed and kind not in OWN_REASONS:
                 found.append(f"browser {pid} was given up at {clock(at)} though nobody harmed it: {reason}")
         return found
 
@@ -845,10 +866,22 @@ class Run:
 
     async def drain(self) -> None:
         """Wait until no job is left; connections of our own are closed then."""
+        unended = -1
         with trio.move_on_after(DRAIN_S):
             await until(lambda: not self._room.borrowed_tokens)
+            # Also those of callers that left, and of clients that no answer reached.
+            while unended:
+                unended = await self.unended()
+                await trio.sleep(0.2)
+        if unended:
+            self.violations.append(f"jobs had not ended after {DRAIN_S} s, at {clock(time())}")
         await self.close()
         self._client = self._new_client()
+
+    async def unended(self) -> int:
+        """How many jobs the service itself calls queued or running."""
+        lists = [await self.ask("GET", f"/v1/jobs?status={status}") for status in ("queued", "running")]
+        return sum(len(answer.json()["jobs"]) if answer is not None else 1 for answer in lists)
 
     async def close(self) -> None:
         """End our own connections."""
@@ -1184,7 +1217,9 @@ class Report:
             "notes": dict(sorted(self.run.notes.items())),
             "starts of the service": self.run.service.starts,
             "browsers started": self.log.browsers,
-            "browsers given up": dict(Counter(reason for _, _, reason in self.log.given_up).most_common()),
+            "browsers given up": dict(Counter(f"{kind}: {reason}" for _, _, kind, reason in self.log.given_up)),
+            "renderers killed by the service": len(self.log.renderers_killed),
+            "warnings of no job": dict(self.log.warnings.most_common(12)),
             "slowest jobs, s": {one.label: round(one.ended - one.submitted, 1) for one in slowest},
             "largest overruns, s": {label: round(late_s, 2) for late_s, label in sorted(overruns, reverse=True)[:5]},
             "cancels": len(latencies),
