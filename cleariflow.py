@@ -2334,8 +2334,11 @@ class Api:
     async def delete_job(self, prefix: ServiceName | None, job_id: str) -> Response:
         job = self.service.job(job_id)
         self.service.cancel(job)
-        with contextlib.suppress(StoreError):
+        try:
             await self.service.store.flushed()
+        except StoreError as error:
+            message = f"the job is cancelled, but after a restart it might not be: {error}"
+            raise ServiceError("storage_full", message, retry_after_s=10) from error
         return await self.job_response(job, with_result=False)
 
     async def list_jobs(self, prefix: ServiceName | None) -> Response:

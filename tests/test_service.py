@@ -1315,6 +1315,14 @@ async def test_job_lost_a_few_times_runs_again(losses: int, tmp_path: Path) -> N
         assert service.job(job_id).state is State.QUEUED
 
 
+async def test_end_of_the_service_between_two_attempts_is_no_loss(tmp_path: Path) -> None:
+    noted = [{"attempt": 1, "code": "timeout", "error": "too slow"}]
+    job_id = await left_behind(tmp_path, state=State.RUNNING, attempts=1, attempt_errors=noted)
+    async with open_disk(tmp_path, FakePool(), workers=0) as service:
+        job = service.job(job_id)
+        assert (job.state, job.losses, job.attempt_errors) == (State.QUEUED, 0, noted)
+
+
 async def test_job_lost_too_often_is_worker_lost(tmp_path: Path) -> None:
     job_id = await left_behind(tmp_path, state=State.RUNNING, losses=LOSSES_ALLOWED)
     async with open_disk(tmp_path, FakePool()) as service:
