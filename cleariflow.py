@@ -56,7 +56,7 @@ import types
 import uuid
 import zlib
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, MutableMapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Mapping, MutableMapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -74,7 +74,7 @@ from hypercorn.trio.worker_context import TrioSingleTask
 from hypercorn.typing import ASGIFramework
 from quart import Response, request, send_file
 from quart_trio import QuartTrio
-from quart_trio.wrappers.response import TrioFileBody
+from quart_trio.wrappers.response import TrioFileBody, TrioIterableBody
 from tinydb.storages import Storage
 from tinydb.table import Document, Table
 from werkzeug.exceptions import HTTPException, RequestedRangeNotSatisfiable
@@ -2276,14 +2276,8 @@ class Api:
         return json_response(body | {"meta": meta})
 
     async def result_response(self, job: Job, around: Callable[[dict[str, Any]], dict[str, Any]]) -> Response:
-        """A JSON answer around the result of a job that is done: at once if it is small, else a stream.
-
-        The artifacts are open before the answer begins, so that one that expires meanwhile stays readable; the end of
-        the request closes them. `result_of` gets a mark in place of each.
-        """
+        """A JSON answer around the result of a job that is done; `result_of` gets a mark in place of each artifact."""
         self.service.artifact(job)
-        in_thread = functools.partial(trio.to_thread.run_sync, limiter=self.service.store.file_limiter)
-        stack: contextlib.ExitStack = cast("dict[str, Any]", request.scope)[FILES_KEY]
         files: dict[str, tuple[BinaryIO, str]] = {}
         marks: dict[str, Part] = {}
         for name, one in job.artifacts.items():
@@ -2292,21 +2286,37 @@ class Api:
             marks[name] = Part(mark.encode(), one.content_type)
             if kind.startswith("image/"):
                 mark = base64.b64encode(mark.encode()).decode()
-            path = self.service.store.artifacts / one.file
-            with artifact_present():
-                files[mark] = stack.enter_context(await in_thread(path.open, "rb")), kind
+            files[mark] = await self.open_artifact(one), kind
         pieces = json_pieces(json.dumps(around(result_of(job.service, marks, job.result_meta))), files)
         size = sum(os.fstat(file.fileno()).st_size for file, _ in files.values())
-        if size <= PIECE_BYTES:
-            return Response(await in_thread(b"".join, pieces), content_type="application/json")
+        response = Response(content_type="application/json")
+        if size > PIECE_BYTES:
+            self.stream(response, pieces, size)
+        else:
+            response.set_data(await self.in_thread(b"".join, pieces))
+        return response
 
-        async def stream() -> AsyncIterator[bytes]:
-            while piece := await in_thread(next, pieces, b""):
+    async def open_artifact(self, one: Artifact) -> BinaryIO:
+        """Open before the answer begins, until the request is over: one that expires meanwhile stays readable."""
+        stack: contextlib.ExitStack = cast("dict[str, Any]", request.scope)[FILES_KEY]
+        with artifact_present():
+            path = self.service.store.artifacts / one.file
+            file: BinaryIO = stack.enter_context(await self.in_thread(path.open, "rb"))
+            return file
+
+    async def in_thread(self, call: Callable[..., Any], *arguments: Any) -> Any:
+        """What reads an artifact."""
+        return await trio.to_thread.run_sync(call, *arguments, limiter=self.service.store.file_limiter)
+
+    def stream(self, response: Response, pieces: Iterator[bytes], size: int) -> None:
+        """Give an answer its pieces, made in a thread; size: of all, about."""
+
+        async def body() -> AsyncGenerator[bytes, None]:
+            while piece := await self.in_thread(next, pieces, b""):
                 yield piece
 
-        response = Response(stream(), content_type="application/json")
-        response.timeout = ANSWER_S + 2 * size / SLOWEST_BYTES_PER_S
-        return response
+        response.response = TrioIterableBody(body())
+        response.timeout = ANSWER_S + size / SLOWEST_BYTES_PER_S
 
     async def read_result(self, prefix: ServiceName | None, job_id: str, name: str | None = None) -> Response:
         return await self.artifact_response(self.service.artifact(self.service.job(job_id), name))
@@ -2321,10 +2331,12 @@ class Api:
                 # quart leaves out the length, which tells the client what it may ask for.
                 size = (await trio.Path(path).stat()).st_size
                 raise RequestedRangeNotSatisfiable(size) from None
-        if isinstance(response.response, TrioFileBody):
-            # quart's 8 KiB a thread hop make 28 MiB/s.
-            response.response.buffer_size = PIECE_BYTES
-            response.timeout = ANSWER_S + response.response.size / SLOWEST_BYTES_PER_S
+        if isinstance(given := response.response, TrioFileBody):
+            # quart's own opens the file too late, may leave it open, and makes 28 MiB/s.
+            file = await self.open_artifact(artifact)
+            file.seek(given.begin)
+            blocks = iter(lambda: file.read(min(PIECE_BYTES, given.end - file.tell())), b"")
+            self.stream(response, blocks, given.end - given.begin)
         response.headers["Content-Type"] = artifact.content_type
         response.headers["Cache-Control"] = "private, no-cache"
         response.headers.pop("Expires", None)

@@ -569,6 +569,18 @@ async def test_delete_answers_with_the_cancelled_job(held: Api) -> None:
     )
 
 
+async def test_cancel_that_the_disk_refuses_is_not_confirmed(held: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    job = await held.submit()
+
+    async def refuse() -> None:
+        await trio.lowlevel.checkpoint()
+        raise StoreError("cannot write the store: no room")
+
+    monkeypatch.setattr(held.service.store, "flushed", refuse)
+    told = await error(await held.client.delete(f"/v1/jobs/{job.id}"), 503, "storage_full")
+    assert "cancelled" in told["message"]
+
+
 async def test_delete_of_an_ended_job_changes_nothing(api: Api) -> None:
     job = await api.ended()
     answer = await api.client.delete(f"/v1/jobs/{job.id}")
@@ -1355,6 +1367,18 @@ async def test_client_that_never_reads_is_cut_off(tmp_path: Path, monkeypatch: p
         await wait_all_tasks_blocked(0.1)
         assert open_artifacts(server) == []
         assert len(await ends(stream)) < LARGE_BYTES
+
+
+@pytest.mark.parametrize("rest", ["", "/result"])
+async def test_large_answer_has_time_for_its_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rest: str) -> None:
+    monkeypatch.setattr(cleariflow, "ANSWER_S", 0.1)
+    async with served(tmp_path) as server, await server.connect() as stream:
+        job = await server.ended("screenshot")
+        grow(server, job, bytes(LARGE_BYTES))
+        await stream.send_all(head("GET", f"/v1/jobs/{job.id}{rest}", "Connection: close"))
+        await receive(stream, b"HTTP/1.1 200")
+        await trio.sleep(0.3)
+        assert len(await ends(stream, 20)) > LARGE_BYTES - 2**20
 
 
 # ---- Its end ---------------------------------------------------------------------------------------------------------
