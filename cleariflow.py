@@ -30,6 +30,7 @@ import argparse
 import base64
 import codecs
 import contextlib
+import ctypes
 import enum
 import errno
 import fcntl
@@ -2726,6 +2727,16 @@ async def serve_http(
         await hypercorn.trio.serve(app, settings, shutdown_trigger=stopped.wait, task_status=task_status)
 
 
+def give_memory_back() -> None:
+    """Have large blocks mapped alone, so that their end frees them.
+
+    glibc stops doing so once it has seen one freed: after a document of 20 MB the process keeps 40 MB for good.
+    """
+    with contextlib.suppress(OSError, AttributeError):
+        m_mmap_threshold = -3
+        ctypes.CDLL(None).mallopt(m_mmap_threshold, 2**20)
+
+
 async def serve(config: Config) -> None:
     """Serve HTTP until SIGTERM or SIGINT, then drain and return; a second signal skips the waiting."""
     with (
@@ -2734,6 +2745,7 @@ async def serve(config: Config) -> None:
     ):
         host, port = listener.getsockname()[:2]
         most = raise_file_limit()
+        give_memory_back()
         # Signals are read outermost: one that comes while all is closed must not cut that off.
         async with open_tasks() as outer, open_service(config) as service, trio.open_nursery() as nursery:
             service.policy.own_ports.add(port)

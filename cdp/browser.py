@@ -21,9 +21,9 @@ from .tasks import open_tasks
 
 # Opening takes 42 ms and closing 4 ms; a browser that needs this long for either is hung. So is one that answers, but
 # whose zygote was killed (no renderer starts), or whose network service or gpu process is stopped (Chromium 156).
-CONTEXT_TIMEOUT_S = 5.0
-PICTURE_TIMEOUT_S = 5.0
-DISPOSE_TIMEOUT_S = 5.0
+CONTEXT_TIMEOUT_S = 10.0
+PICTURE_TIMEOUT_S = 10.0
+DISPOSE_TIMEOUT_S = 10.0
 # A wait of this length that took twice as long was our own loop's fault.
 ATTENTION_S = 1.0
 

@@ -311,6 +311,8 @@ class Page:
     async def enable(self) -> None:
         """Switch on what every job needs; answered before any navigation, or its load events are lost."""
         await self.session.send_all(
+            # Tells of a renderer that died before this session was there: nothing below would be answered.
+            ("Inspector.enable", {}),
             ("Page.enable", {}),
             ("Page.setLifecycleEventsEnabled", {"enabled": True}),
             # The bodies of answers are not kept: only what the server said about the document is read.
@@ -373,9 +375,7 @@ class Page:
         loader_id = reply.get("loaderId", "")
         if reply.get("errorText") or reply.get("isDownload"):
             if reply.get("errorText") == "net::ERR_ABORTED" and not failures:
-                # By the death of the renderer, perhaps, which is told after the reply.
-                with trio.move_on_after(CRASH_NEWS_S):
-                    await self.session.send("Page.getLayoutMetrics")
+                await self._hear_of_crash()
             # What keeps the document before aborts the navigation, which hides why.
             net_error = failures[0] if failures else reply.get("errorText")
             raise self._frame.failure(loader_id, net_error, is_download=reply.get("isDownload", False))
@@ -425,12 +425,18 @@ class Page:
             await self._load_or_give_up(before, reached_it)
         else:
             await self._until(reached_it)
-        fault = self._frame.fault()
-        if fault is not None and event not in self._frame.document.lifecycle:
-            raise fault
+        if event not in self._frame.document.lifecycle:
+            if (fault := self._frame.fault()) is not None:
+                raise fault
+            await self._hear_of_crash()
         self._arrived_at = self._frame.document.loader_id
         if wait_until == "networkidle":
             await settle.network_idle(self)
+
+    async def _hear_of_crash(self) -> None:
+        """After loading has stopped: raise TargetCrashed if the renderer's death did that, which is told later."""
+        with trio.move_on_after(CRASH_NEWS_S):
+            await self.session.send("Page.getLayoutMetrics")
 
     async def _load_or_give_up(self, before: str, is_loaded: Callable[[], bool]) -> None:
         """Wait for the load event, but not for dead resources: when nothing comes any more, we hang up on them.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import json
 import os
 import re
@@ -19,6 +21,8 @@ from cdp.browser import connect_browser, open_browser
 from cdp.connection import Connection, open_connection
 from cdp.errors import ConnectionClosed, LaunchError, NavigationError, NotAPage, SessionClosed, TargetCrashed
 from cdp.launcher import BrowserProcess, find_browser, launch
+from cdp.processes import of_group
+from cdp.tasks import open_tasks
 
 from .site import OK_TEXT, Site
 
@@ -544,3 +548,25 @@ async def test_nothing_of_a_closed_page_makes_a_request(browser: cdp.Browser, si
     async with browser.open_page() as page:
         await page.navigate(site.url("/slow?seconds=0.5"))
     assert [request.path for request in site.requests[before:]] == ["/slow"]
+
+
+async def test_renderer_killed_while_its_page_opens_costs_no_browser(policy: cdp.AddressPolicy) -> None:
+    async def kill_renderers(browser: cdp.Browser) -> None:
+        assert browser.pid is not None
+        for pause_ms in itertools.cycle(range(5, 60, 7)):
+            await trio.sleep(pause_ms / 1000)
+            for renderer in [process for process in of_group(browser.pid) if process.is_renderer()]:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(renderer.pid, signal.SIGKILL)
+
+    crashed = 0
+    async with open_browser(policy=policy) as browser, open_tasks() as tasks:
+        tasks.start_soon(kill_renderers, browser)
+        for _ in range(30):
+            try:
+                async with browser.open_page():
+                    pass
+            except TargetCrashed:
+                crashed += 1
+        assert not browser.ended.is_set()
+    assert crashed > 0

@@ -526,10 +526,8 @@ async def large_result(client: httpx.AsyncClient, site: Site) -> str:
     """A job whose result, a picture of noise, is 12 MB: more than all buffers between server and client take."""
     noise = """<canvas width=2000 height=2000 style="display:block"></canvas><script>
         const brush = document.querySelector("canvas").getContext("2d"), image = brush.createImageData(2000, 2000);
-        for (let i = 0, x = 1; i < image.data.length; i++) {
-            x = (x * 1103515245 + 12345) % 2147483648;
-            image.data[i] = i % 4 == 3 ? 255 : x >> 16;
-        }
+        for (let i = 0; i < image.data.length; i += 50000) crypto.getRandomValues(image.data.subarray(i, i + 50000));
+        for (let i = 3; i < image.data.length; i += 4) image.data[i] = 255;
         brush.putImageData(image, 0, 0)</script>"""
     url = site.add("/noise", page(noise, "<style>body{margin:0}</style>"))
     job_id = await submit(client, "screenshot", url=url, format="png", viewport={"width": 2000, "height": 2000})
