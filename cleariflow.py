@@ -88,6 +88,7 @@ from cdp.errors import (
     CDPError,
     ConnectionClosed,
     InvalidOption,
+    LaunchError,
     NavigationError,
     NotAPage,
     ScriptError,
@@ -757,6 +758,7 @@ FAILURE_CODES: tuple[tuple[type[CDPError], str], ...] = (
     (TargetCrashed, "page_crashed"),
     (SessionClosed, "page_crashed"),
     (ConnectionClosed, "browser_lost"),
+    (LaunchError, "browser_lost"),
 )
 
 
@@ -1931,7 +1933,8 @@ class Service:
             try:
                 parsed = parse_request(job.service, job.request, self.config)
                 return await attempt(
-                    self.pool.open_page,
+                    # After a loss it may be the page that takes browsers with it.
+                    functools.partial(self.pool.open_page, alone=job.losses > 0),
                     parsed,
                     policy=self.policy,
                     max_pixels=self.config.max_pixels,

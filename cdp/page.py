@@ -71,6 +71,22 @@ _EVENTS = (
     *traffic.EVENTS,
     *interception.EVENTS,
 )
+# Each line for the console, errors too, goes to the browser's main process, without any brake: some talkative pages and
+# a busy host, and it answers nothing any more, for all its pages (3 GB of backlog after 10 s). So a document says a
+# thousand things and is silent then. A proxy looks like the function itself, also to the page.
+_LESS_TALK = """(() => {
+  let left = 1000;
+  const call = Reflect.apply;
+  for (const [name, say] of Object.entries(console)) {
+    if (typeof say !== 'function') continue;
+    console[name] = new Proxy(say, {
+      apply(say, self, words) { if (left > 0) { left--; return call(say, self, words); } }
+    });
+  }
+  const hush = event => { if (left > 0) left--; else event.preventDefault(); };
+  addEventListener('error', hush);
+  addEventListener('unhandledrejection', hush);
+})()"""
 _NOT_ACTIVE = "Not attached to an active page"
 # The field that is at fault when the browser refuses a command.
 _REFUSED_FIELDS = {
@@ -315,6 +331,7 @@ class Page:
             ("Inspector.enable", {}),
             ("Page.enable", {}),
             ("Page.setLifecycleEventsEnabled", {"enabled": True}),
+            ("Page.addScriptToEvaluateOnNewDocument", {"source": _LESS_TALK, "runImmediately": True}),
             # The bodies of answers are not kept: only what the server said about the document is read.
             ("Network.enable", {"maxTotalBufferSize": 0, "maxResourceBufferSize": 0}),
             *emulation.commands(self._render, product=self.product, user_agent=self._user_agent),

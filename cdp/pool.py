@@ -21,6 +21,8 @@ from .tasks import open_tasks
 
 logger = logging.getLogger("cdp")
 
+OpenBrowser = Callable[[], AbstractAsyncContextManager[Browser]]
+
 # Waits after launches that failed, or browsers that ended before `STABLE_S`: a missing browser is noticed when it is
 # installed, without a busy loop.
 BACK_OFF_S = (0.5, 1.0, 2.0, 5.0, 10.0)
@@ -56,7 +58,9 @@ class _Life:
     retired: trio.Event = attrs.field(factory=trio.Event)
     """It gets no further pages."""
     reason: str = ""
-    """Then one of `ended` (a hung one too), `uses`, `memory`, `idle`."""
+    """Then one of `ended` (a hung one too), `uses`, `memory`, `idle`, `alone`."""
+    over: trio.Event = attrs.field(factory=trio.Event)
+    """It has ended, or retired and has no page any more."""
 
 
 class Pool:
@@ -66,13 +70,14 @@ class Pool:
     that failed, None while browsers run; `launches`, `retired` (by reason) and `renderers_killed` count.
     """
 
-    def __init__(self, limits: Limits = NO_LIMITS) -> None:
+    def __init__(self, open_one: OpenBrowser, limits: Limits) -> None:
         self.fault: str | None = None
         self.launches = 0
         self.retired: Counter[str] = Counter()
         self.renderers_killed = 0
         # Browsers were closed since nobody needed them.
         self._asleep = False
+        self._open_one = open_one
         self._limits = limits
         self._lives: list[_Life] = []
         self._closing = False
@@ -94,8 +99,8 @@ class Pool:
         return self._asleep or self.browser is not None
 
     def _freest(self) -> _Life | None:
-        running = [life for life in self._lives if not life.browser.ended.is_set()]
-        return min(running, key=lambda life: life.browser.pages_open, default=None)
+        usable = [life for life in self._lives if not (life.retired.is_set() or life.browser.ended.is_set())]
+        return min(usable, key=lambda life: life.browser.pages_open, default=None)
 
     def give_up(self) -> None:
         """Let nobody wait for a browser's answer any more, and start none: the pool is about to be closed."""
@@ -120,22 +125,31 @@ class Pool:
         await self._changed.wait()
 
     @asynccontextmanager
-    async def open_page(self) -> AsyncIterator[Page]:
-        """`Browser.open_page` of a running browser; waits for one."""
+    async def open_page(self, *, alone: bool = False) -> AsyncIterator[Page]:
+        """`Browser.open_page` of a running browser, for which it waits; `alone`, of one that is started for it.
+
+        Alone a page whose browser ended can take nobody with it. Raises LaunchError then.
+        """
         self._users += 1
         try:
+            if alone:
+                async with self._living() as life:
+                    self._retire(life, "alone", "it was started for one page")
+                    async with life.browser.open_page() as page:
+                        yield page
+                return
             await self.ready()
-            life = self._freest()
-            assert life is not None
-            if self._limits.uses is not None and life.browser.pages_opened + 1 >= self._limits.uses:
-                self._retire(life, "uses", f"{self._limits.uses} pages were opened in it")
-            async with life.browser.open_page() as page:
+            shared = self._freest()
+            assert shared is not None
+            if self._limits.uses is not None and shared.browser.pages_opened + 1 >= self._limits.uses:
+                self._retire(shared, "uses", f"{self._limits.uses} pages were opened in it")
+            async with shared.browser.open_page() as page:
                 yield page
         finally:
             self._users -= 1
             self._unused_since = trio.current_time()
 
-    async def keep(self, open_one: Callable[[], AbstractAsyncContextManager[Browser]]) -> None:
+    async def keep(self) -> None:
         """Keep one browser running for ever; a pool's owner runs it once for each browser."""
         failures = 0
         async with open_tasks() as tasks:
@@ -144,7 +158,7 @@ class Pool:
                     await self.changed()
                 began = trio.current_time()
                 try:
-                    life: _Life = await tasks.start(self._live, open_one)
+                    life: _Life = await tasks.start(self._live)
                 except (LaunchError, ConnectionClosed) as error:
                     reason = "launch"
                     self.fault = str(error)
@@ -158,28 +172,28 @@ class Pool:
                 if failures:
                     await trio.sleep(BACK_OFF_S[min(failures, len(BACK_OFF_S)) - 1])
 
-    async def _live(
-        self,
-        open_one: Callable[[], AbstractAsyncContextManager[Browser]],
-        *,
-        task_status: trio.TaskStatus[_Life],
-    ) -> None:
+    async def _live(self, *, task_status: trio.TaskStatus[_Life]) -> None:
         """One browser, from its launch until its last page is closed."""
-        async with open_one() as browser:
-            life = _Life(browser)
+        async with self._living() as life:
             self.fault = None
-            self.launches += 1
-            self._lives.append(life)
             self._notify()
-            logger.info("browser started: %s, pid %d", browser.product, browser.pid)
             task_status.started(life)
+            await life.over.wait()
+
+    @asynccontextmanager
+    async def _living(self) -> AsyncIterator[_Life]:
+        """A new browser, watched until the body ends."""
+        async with self._open_one() as browser, open_tasks() as tasks:
+            life = _Life(browser)
+            self.launches += 1
+            logger.info("browser started: %s, pid %s", browser.product, browser.pid)
+            self._lives.append(life)
             try:
-                async with open_tasks() as tasks:
-                    tasks.start_soon(self._watch_answers, browser)
-                    await self._watch(life)
+                tasks.start_soon(self._watch_answers, browser)
+                tasks.start_soon(self._watch, life)
+                yield life
             finally:
-                if not life.retired.is_set():
-                    self._lives.remove(life)
+                self._lives.remove(life)
 
     def _retire(self, life: _Life, reason: str, text: str) -> None:
         """Open no further page in a browser, and let its successor start."""
@@ -187,10 +201,9 @@ class Pool:
             return
         life.reason = reason
         life.retired.set()
-        self._lives.remove(life)
         self.retired[reason] += 1
         self._asleep = self._asleep or reason == "idle"
-        level = logging.INFO if self._closing or reason in ("uses", "idle") else logging.WARNING
+        level = logging.WARNING if reason in ("ended", "memory") and not self._closing else logging.INFO
         logger.log(level, "browser %s is given up (%s): %s", life.browser.pid, reason, text)
 
     async def _watch_answers(self, browser: Browser) -> None:
@@ -202,7 +215,7 @@ class Pool:
                 browser.condemn(f"it answered nothing for {HUNG_S:g} s")
 
     async def _watch(self, life: _Life) -> None:
-        """Return when a browser has ended, or has reached a limit and its last page is closed."""
+        """Say when a browser has ended, or has reached a limit and its last page is closed."""
         browser, limits = life.browser, self._limits
         while not browser.ended.is_set() and (browser.pages_open or not life.retired.is_set()):
             with trio.move_on_after(LOOK_S):
@@ -213,6 +226,7 @@ class Pool:
             if limits.idle_s is not None and not self._users and unused_s >= limits.idle_s:
                 self._retire(life, "idle", f"no page was open for {limits.idle_s:g} s")
         self._retire(life, "ended", browser.condemned or "it ended")
+        life.over.set()
 
     async def _check_memory(self, life: _Life, ceiling: int) -> None:
         # Not trio's own threads: name look-ups, which hostile pages can make last, share them.
@@ -247,12 +261,10 @@ def _held_bytes(group: int | None) -> list[tuple[int, int, bool]]:
 
 
 @asynccontextmanager
-async def open_pool(
-    open_one: Callable[[], AbstractAsyncContextManager[Browser]], *, browsers: int = 1, limits: Limits = NO_LIMITS
-) -> AsyncIterator[Pool]:
+async def open_pool(open_one: OpenBrowser, *, browsers: int = 1, limits: Limits = NO_LIMITS) -> AsyncIterator[Pool]:
     """Keep `browsers` browsers, each opened by `open_one`, until the body ends."""
-    pool = Pool(limits)
+    pool = Pool(open_one, limits)
     async with open_tasks() as tasks:
         for _ in range(browsers):
-            tasks.start_soon(pool.keep, open_one)
+            tasks.start_soon(pool.keep)
         yield pool

@@ -199,7 +199,11 @@ _hostile(
 )
 _hostile("long_address", CRASHING, "later(() => history.pushState(null, '', '#' + 'a'.repeat(40e6)))")
 _hostile("long_console", CRASHING, "later(() => console.log('a'.repeat(40e6)))")
-_hostile("console_storm", SLOW, "setInterval(() => { for (let i = 0; i < 200; i++) console.log('a'.repeat(1000)) }, 1)")
+_hostile(
+    "console_storm",
+    SLOW,
+    "setInterval(() => { for (let i = 0; i < 200; i++) console[i % 2 ? 'log' : 'error']('a'.repeat(1000)) }, 1)",
+)
 _hostile(
     "huge_canvas",
     CRASHING,

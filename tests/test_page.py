@@ -1138,3 +1138,32 @@ async def test_document_that_breaks_off_is_an_error(page: cdp.Page, site: Site, 
     with pytest.raises(NavigationError) as caught, trio.fail_after(QUICK_S):
         await page.navigate(site.add_route("/broken-off", answer))
     assert caught.value.net_error == net_error
+
+
+# ---- Talkative pages -------------------------------------------------------------------------------------------------
+
+FLOODS = {
+    "console": "setInterval(() => { for (let i = 0; i < 200; i++) console.log('a'.repeat(1000)) }, 1)",
+    "errors": "for (let i = 0; i < 50; i++) setInterval(() => { throw new Error('a'.repeat(1000)) }, 0)",
+    "rejections": "setInterval(() => { for (let i = 0; i < 200; i++) Promise.reject(new Error('a'.repeat(1000))) }, 1)",
+}
+
+
+@pytest.mark.parametrize("flood", FLOODS)
+async def test_talkative_page_is_silenced(flood: str, page: cdp.Page, site: Site) -> None:
+    said = 0
+    with page.session.subscribe("Runtime.consoleAPICalled", "Runtime.exceptionThrown") as told:
+        await page.session.send("Runtime.enable")
+        await page.navigate(site.add("/flood", f"<script>{FLOODS[flood]}</script>"))
+        with trio.move_on_after(0.5):
+            async for _ in told:
+                said += 1
+    assert 0 < said <= 1000
+
+
+async def test_silenced_console_looks_like_the_real_one(page: cdp.Page, site: Site) -> None:
+    await page.navigate(site.url("/ok"))
+    seen = await page.evaluate(
+        "[String(console.log), typeof console.table, console.log.name, console.log('') === undefined]"
+    )
+    assert seen == ["function () { [native code] }", "function", "log", True]

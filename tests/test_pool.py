@@ -17,6 +17,7 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 import cdp
+from cdp.browser import DISPOSE_TIMEOUT_S
 from cdp.errors import ConnectionClosed, LaunchError, TargetCrashed
 from cdp.pool import BACK_OFF_S, HUNG_S, LOOK_S, STABLE_S, WATCH_S, Limits, open_pool
 from cdp.tasks import open_tasks
@@ -305,6 +306,59 @@ async def test_pool_closes_a_used_browser_that_ends_before_its_pages(autojump_cl
         factory.fakes[0].ended.set()
         await wait_all_tasks_blocked()
         assert (factory.fakes[0].closed, pool.retired) == (True, {"uses": 1})
+
+
+async def test_page_alone_has_a_browser_of_its_own(autojump_clock: MockClock) -> None:
+    factory = Factory()
+    async with open_pool(factory) as pool:
+        async with pool.open_page() as shared, pool.open_page(alone=True) as alone, pool.open_page() as third:
+            assert (shared, alone, third) == (factory.fakes[0], factory.fakes[1], factory.fakes[0])
+        assert [fake.closed for fake in factory.fakes] == [False, True]
+
+
+async def test_page_alone_needs_no_running_browser(autojump_clock: MockClock) -> None:
+    factory = Factory()
+    async with open_pool(factory) as pool:
+        await pool.ready()
+        factory.fakes[0].ended.set()
+        # The next one is started after a pause.
+        async with pool.open_page(alone=True):
+            assert pool.browser is None
+
+
+async def test_page_alone_without_a_browser_is_a_launch_error() -> None:
+    factory = Factory()
+    async with open_pool(factory) as pool:
+        await pool.ready()
+        factory.faults.append(LaunchError("gone"))
+        with pytest.raises(LaunchError, match="gone"):
+            async with pool.open_page(alone=True):
+                pass
+
+
+async def test_page_alone_that_loses_its_browser_costs_no_other(policy: cdp.AddressPolicy, site: Site) -> None:
+    with trio.fail_after(QUICK_S):
+        async with open_pool(opener(policy)) as pool, pool.open_page() as neighbour:
+            async with pool.open_page(alone=True):
+                (own,) = {life.browser.pid for life in pool._lives} - {cast(Any, pool.browser).pid}
+                assert own is not None
+                os.kill(own, signal.SIGKILL)
+            await neighbour.navigate(site.url("/ok"))
+            assert OK_TEXT in await neighbour.html()
+
+
+async def test_pool_given_up_waits_for_no_browser(policy: cdp.AddressPolicy) -> None:
+    started = trio.current_time()
+    async with open_pool(opener(policy), limits=Limits(uses=1)) as pool:
+        await pool.ready()
+        first = pool.browser
+        assert first is not None
+        assert first.pid is not None
+        # Retired by its only use, and hung.
+        async with pool.open_page():
+            os.kill(first.pid, signal.SIGSTOP)
+            pool.give_up()
+    assert trio.current_time() - started < DISPOSE_TIMEOUT_S
 
 
 async def test_pool_closes_browsers_that_nobody_needs(autojump_clock: MockClock) -> None:

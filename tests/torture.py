@@ -61,10 +61,12 @@ HANG_S = 30
 ORPHANS_S = 5
 # Between a client's or the contract's clock and the service's.
 SLACK_S = 1.0
-# Opening and closing of a page are bounded by 5 s each; the rest is a busy machine.
-CLEANUP_S = 12.0
+# Opening and closing of a page are bounded by 5 and 10 s; the rest is a busy machine.
+CLEANUP_S = 17.0
 CANCEL_S = 1.0
 LOOK_S = 0.05
+# When jobs are cancelled, in turn.
+CANCELS: tuple[Literal["", "queued", "running"], ...] = ("", "", "running", "", "", "", "queued", "")
 MEMORY_RATIO = 1.05
 # Longest wait for the queue to run empty, and for figures to settle.
 DRAIN_S = 180
@@ -92,6 +94,8 @@ class Record:
     submitted: float = attrs.field(factory=time)
     job_id: str | None = None
     """Set with the acknowledgement."""
+    cancel_while: Literal["", "queued", "running"] = ""
+    """When it is to be cancelled."""
     cancelled: float | None = None
     """When the first DELETE was sent, or a synchronous caller left."""
     confirmed: tuple[str, str | None] | None = None
@@ -401,7 +405,7 @@ GIVEN_UP = re.compile(r"browser (\d+) is given up \((\w+)\): (.*)", re.DOTALL)
 # The service's own end gives its browsers up too; that is no loss.
 CLOSED = "the pool is closed"
 # Browsers that lose no page: they are closed when their last one is.
-DRAINED = ("uses", "idle")
+DRAINED = ("uses", "idle", "alone")
 
 
 class Log:
@@ -445,10 +449,6 @@ class Log:
         elif (found := GIVEN_UP.fullmatch(message)) and found[3] != CLOSED:
             self.given_up.append((at, int(found[1]), found[2], found[3]))
 
-    def losses(self, window: tuple[float, float]) -> int:
-        """How many browsers went within a time."""
-        return sum(window[0] - 2 <= at <= window[1] + 2 for at, _, kind, _ in self.given_up if kind not in DRAINED)
-
 
 # ---- The written table -----------------------------------------------------------------------------------------------
 
@@ -488,6 +488,14 @@ class Judge:
         """How many faults of these names fell into a time."""
         return sum(fault.name in names and fault.within(window) for fault in self.faults)
 
+    def losses(self, window: tuple[float, float]) -> int:
+        """How many browsers were lost within a time."""
+        start, end = window[0] - 2, window[1] + 2
+        lost = {pid for at, pid, kind, _ in self.log.given_up if kind not in DRAINED and start <= at <= end}
+        # Of one that was given up before, its end is not told again.
+        harmed = (fault for fault in self.faults if fault.name in ("browser killed", "browser stopped"))
+        return len(lost | {fault.pid for fault in harmed if fault.within((start, end))})
+
     def allowed(self, record: Record) -> set[str]:
         """The outcomes that page and faults allow."""
         window = record.window
@@ -501,7 +509,7 @@ class Judge:
                     outcomes |= SYNC_FAULT_OUTCOMES.get(fault.name, frozenset())
         if any(window[0] - SLACK_S <= at <= window[1] + SLACK_S for at in self.log.renderers_killed):
             outcomes.add("page_crashed")
-        losses = self.log.losses(window) + self.count(window, "service killed")
+        losses = self.losses(window) + self.count(window, "service killed")
         if losses > LOSSES_ALLOWED:
             outcomes |= {"browser_lost", "worker_lost"}
         if record.sync and record.kind.hostile:
@@ -546,7 +554,7 @@ class Judge:
         page_failures = sum(codes[code] for code in RETRIED_CODES)
         if page_failures > record.request["retries"] + 1:
             yield f"{page_failures} attempts for {record.request['retries']} retries"
-        limits = {"browser_lost": self.log.losses(window), "worker_lost": self.count(window, "service killed")}
+        limits = {"browser_lost": self.losses(window), "worker_lost": self.count(window, "service killed")}
         for code, limit in limits.items():
             if codes[code] > limit:
                 yield f"{codes[code]} attempts {code} where {limit} were lost"
@@ -570,7 +578,7 @@ class Judge:
         late_s = LATE_CAPTURE_S if record.request.get("on_timeout") == "capture" else 0.0
         return took_s - float(record.request["timeout_ms"]) / 1000 - late_s
 
-    def unexplained(self) -> list[str]:
+    def unexplained(self, records: list[Record]) -> list[str]:
         """Browsers that were given up though nobody harmed them."""
         harmful = ("browser killed", "browser stopped", "gpu process killed")
         found = []
@@ -579,7 +587,9 @@ class Judge:
                 fault.pid == pid and fault.name in harmful and fault.at <= at + SLACK_S for fault in self.faults
             )
             if not harmed and kind not in OWN_REASONS:
-                found.append(f"browser {pid} was given up at {clock(at)} though nobody harmed it: {reason}")
+                shown = ", ".join(one.label for one in records if one.window[0] <= at <= one.window[1] + 2)
+                text = f"browser {pid} was given up at {clock(at)} though nobody harmed it: {reason}; running: {shown}"
+                found.append(text)
         return found
 
     def unexpected_errors(self) -> list[str]:
@@ -661,7 +671,8 @@ class Run:
         self.large: str | None = None
         """A job with a large result."""
         # In turn, so that a short run has them too.
-        self._cancels = itertools.cycle(("", "", "running", "", "", "", "queued", ""))
+        self.clients = itertools.cycle(CLIENTS)
+        self._cancels = itertools.cycle(CANCELS)
         self._leaves = itertools.cycle((False, False, True, False))
         self._nursery = nursery
         self._room = trio.CapacityLimiter(plan.outstanding)
@@ -693,6 +704,10 @@ class Run:
         while True:
             await self.service.up.wait()
             record = choose(self.rng, self.pages, self.plan)
+            record.cancel_while = "" if record.sync else next(self._cancels)
+            if record.cancel_while == "running":
+                # Only the cancel ends it.
+                record.request["timeout_ms"] = HARMLESS_TIMEOUT_MS
             await self._room.acquire_on_behalf_of(record)
             self.records.append(record)
             self._nursery.start_soon(self.follow, record)
@@ -703,8 +718,8 @@ class Run:
             if record.sync:
                 await self.call(record)
             elif await self.create(record):
-                if when := next(self._cancels):
-                    self._nursery.start_soon(self.cancel, record, when)
+                if record.cancel_while:
+                    self._nursery.start_soon(self.cancel, record)
                 await self.poll(record)
         finally:
             self._room.release_on_behalf_of(record)
@@ -769,9 +784,9 @@ class Run:
             error = answer.json()["error"]
             record.outcome, record.error, record.job_id = error["code"], error["message"], error.get("job_id")
 
-    async def cancel(self, record: Record, when: str) -> None:
+    async def cancel(self, record: Record) -> None:
         """DELETE a job soon, or once it has run for a moment."""
-        if when == "running":
+        if record.cancel_while == "running":
             await until(lambda: record.outcome is not None or self.pages.attempts[record.token] > 0)
             await trio.sleep(self.rng.uniform(0, 1))
         else:
@@ -782,7 +797,7 @@ class Run:
             if answer is not None and answer.status_code == 200:
                 job = answer.json()
                 record.confirmed = job["status"], job.get("error_detail", {}).get("code")
-                self.notes[f"cancelled while {when}"] += 1
+                self.notes[f"cancelled while {record.cancel_while}"] += 1
                 return
             await self.back()
 
@@ -967,7 +982,7 @@ async def torture(plan: Plan) -> Report:
 async def misbehave(run: Run) -> None:
     """One bad client after the other, several at once."""
     async with trio.open_nursery() as nursery:
-        for name in itertools.cycle(CLIENTS):
+        for name in run.clients:
             await run.service.up.wait()
             run.notes[f"clients: {name}"] += 1
             nursery.start_soon(bad_client, run, CLIENTS[name])
@@ -1146,7 +1161,7 @@ class Report:
         self.log = Log(run.service.log)
         self.judge = Judge(run.faults, self.log)
         self.violations = [*run.violations, *self._of_jobs(), *self._of_cancels(), *self._of_figures()]
-        self.violations += self.judge.unexplained()
+        self.violations += self.judge.unexplained(run.records)
         self.violations += [f"error in the log: {text}" for text in self.judge.unexpected_errors()]
         self.violations += [f"the site broke: {fault!r}" for fault in run.site.faults]
 
