@@ -59,8 +59,6 @@ class _Life:
     """It gets no further pages."""
     reason: str = ""
     """Then one of `ended` (a hung one too), `uses`, `memory`, `idle`, `alone`."""
-    over: trio.Event = attrs.field(factory=trio.Event)
-    """It has ended, or retired and has no page any more."""
 
 
 class Pool:
@@ -70,13 +68,14 @@ class Pool:
     that failed, None while browsers run; `launches`, `retired` (by reason) and `renderers_killed` count.
     """
 
-    def __init__(self, open_one: OpenBrowser, limits: Limits) -> None:
+    def __init__(self, tasks: trio.Nursery, open_one: OpenBrowser, limits: Limits) -> None:
         self.fault: str | None = None
         self.launches = 0
         self.retired: Counter[str] = Counter()
         self.renderers_killed = 0
         # Browsers were closed since nobody needed them.
         self._asleep = False
+        self._tasks = tasks
         self._open_one = open_one
         self._limits = limits
         self._lives: list[_Life] = []
@@ -133,17 +132,15 @@ class Pool:
         self._users += 1
         try:
             if alone:
-                async with self._living() as life:
-                    self._retire(life, "alone", "it was started for one page")
-                    async with life.browser.open_page() as page:
-                        yield page
-                return
-            await self.ready()
-            shared = self._freest()
-            assert shared is not None
-            if self._limits.uses is not None and shared.browser.pages_opened + 1 >= self._limits.uses:
-                self._retire(shared, "uses", f"{self._limits.uses} pages were opened in it")
-            async with shared.browser.open_page() as page:
+                # Not a child of the page's: cancelled with it, it could not close it.
+                life: _Life | None = await self._tasks.start(self._live, True)
+            else:
+                await self.ready()
+                life = self._freest()
+            assert life is not None
+            if self._limits.uses is not None and life.browser.pages_opened + 1 >= self._limits.uses:
+                self._retire(life, "uses", f"{self._limits.uses} pages were opened in it")
+            async with life.browser.open_page() as page:
                 yield page
         finally:
             self._users -= 1
@@ -152,46 +149,42 @@ class Pool:
     async def keep(self) -> None:
         """Keep one browser running for ever; a pool's owner runs it once for each browser."""
         failures = 0
-        async with open_tasks() as tasks:
-            while not self._closing:
-                while self._asleep:
-                    await self.changed()
-                began = trio.current_time()
-                try:
-                    life: _Life = await tasks.start(self._live)
-                except (LaunchError, ConnectionClosed) as error:
-                    reason = "launch"
-                    self.fault = str(error)
-                    self._notify()
-                    logger.error("browser not started: %s", error)
-                else:
-                    await life.retired.wait()
-                    reason = life.reason
-                is_failure = reason not in ("uses", "idle") and trio.current_time() - began < STABLE_S
-                failures = failures + 1 if is_failure else 0
-                if failures:
-                    await trio.sleep(BACK_OFF_S[min(failures, len(BACK_OFF_S)) - 1])
+        while not self._closing:
+            while self._asleep:
+                await self.changed()
+            began = trio.current_time()
+            try:
+                life: _Life = await self._tasks.start(self._live)
+            except (LaunchError, ConnectionClosed) as error:
+                reason = "launch"
+                self.fault = str(error)
+                self._notify()
+                logger.error("browser not started: %s", error)
+            else:
+                await life.retired.wait()
+                reason = life.reason
+            is_failure = reason not in ("uses", "idle") and trio.current_time() - began < STABLE_S
+            failures = failures + 1 if is_failure else 0
+            if failures:
+                await trio.sleep(BACK_OFF_S[min(failures, len(BACK_OFF_S)) - 1])
 
-    async def _live(self, *, task_status: trio.TaskStatus[_Life]) -> None:
-        """One browser, from its launch until its last page is closed."""
-        async with self._living() as life:
-            self.fault = None
-            self._notify()
-            task_status.started(life)
-            await life.over.wait()
-
-    @asynccontextmanager
-    async def _living(self) -> AsyncIterator[_Life]:
-        """A new browser, watched until the body ends."""
-        async with self._open_one() as browser, open_tasks() as tasks:
+    async def _live(self, alone: bool = False, *, task_status: trio.TaskStatus[_Life]) -> None:
+        """One browser, from its launch until its last page is closed; `alone`, until its only one is."""
+        async with self._open_one() as browser:
             life = _Life(browser)
             self.launches += 1
             logger.info("browser started: %s, pid %s", browser.product, browser.pid)
             self._lives.append(life)
             try:
-                tasks.start_soon(self._watch_answers, browser)
-                tasks.start_soon(self._watch, life)
-                yield life
+                if alone:
+                    self._retire(life, "alone", "it was started for one page")
+                else:
+                    self.fault = None
+                    self._notify()
+                task_status.started(life)
+                async with open_tasks() as tasks:
+                    tasks.start_soon(self._watch_answers, browser)
+                    await self._watch(life)
             finally:
                 self._lives.remove(life)
 
@@ -215,9 +208,13 @@ class Pool:
                 browser.condemn(f"it answered nothing for {HUNG_S:g} s")
 
     async def _watch(self, life: _Life) -> None:
-        """Say when a browser has ended, or has reached a limit and its last page is closed."""
+        """Return when a browser has ended, or is retired and its last page is closed."""
         browser, limits = life.browser, self._limits
-        while not browser.ended.is_set() and (browser.pages_open or not life.retired.is_set()):
+        while not browser.ended.is_set():
+            # One that was started for a page waits for it.
+            expected = life.reason == "alone" and not browser.pages_opened
+            if life.retired.is_set() and not browser.pages_open and not expected:
+                break
             with trio.move_on_after(LOOK_S):
                 await browser.ended.wait()
             if limits.memory_bytes is not None and browser.pages_open:
@@ -226,7 +223,6 @@ class Pool:
             if limits.idle_s is not None and not self._users and unused_s >= limits.idle_s:
                 self._retire(life, "idle", f"no page was open for {limits.idle_s:g} s")
         self._retire(life, "ended", browser.condemned or "it ended")
-        life.over.set()
 
     async def _check_memory(self, life: _Life, ceiling: int) -> None:
         # Not trio's own threads: name look-ups, which hostile pages can make last, share them.
@@ -263,8 +259,8 @@ def _held_bytes(group: int | None) -> list[tuple[int, int, bool]]:
 @asynccontextmanager
 async def open_pool(open_one: OpenBrowser, *, browsers: int = 1, limits: Limits = NO_LIMITS) -> AsyncIterator[Pool]:
     """Keep `browsers` browsers, each opened by `open_one`, until the body ends."""
-    pool = Pool(open_one, limits)
     async with open_tasks() as tasks:
+        pool = Pool(tasks, open_one, limits)
         for _ in range(browsers):
             tasks.start_soon(pool.keep)
         yield pool

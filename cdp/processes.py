@@ -49,8 +49,12 @@ def _read(pid: int) -> Process | None:
 
 
 def of_group(group: int) -> list[Process]:
-    """The live processes of a group."""
-    members = (_read(int(name)) for name in os.listdir("/proc") if name.isdigit() and _group_of(int(name)) == group)
+    """The live processes of a group; none where the system has no file left to look with."""
+    try:
+        numbers = [int(name) for name in os.listdir("/proc") if name.isdigit()]
+    except OSError:
+        return []
+    members = (_read(pid) for pid in numbers if _group_of(pid) == group)
     return [process for process in members if process is not None]
 
 

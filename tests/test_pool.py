@@ -313,6 +313,7 @@ async def test_page_alone_has_a_browser_of_its_own(autojump_clock: MockClock) ->
     async with open_pool(factory) as pool:
         async with pool.open_page() as shared, pool.open_page(alone=True) as alone, pool.open_page() as third:
             assert (shared, alone, third) == (factory.fakes[0], factory.fakes[1], factory.fakes[0])
+        await trio.sleep(2 * LOOK_S)
         assert [fake.closed for fake in factory.fakes] == [False, True]
 
 
@@ -334,6 +335,15 @@ async def test_page_alone_without_a_browser_is_a_launch_error() -> None:
         with pytest.raises(LaunchError, match="gone"):
             async with pool.open_page(alone=True):
                 pass
+
+
+async def test_page_alone_is_closed_at_once_when_it_is_cancelled(policy: cdp.AddressPolicy) -> None:
+    async with open_pool(opener(policy)) as pool:
+        started = trio.current_time()
+        with trio.move_on_after(0.5):
+            async with pool.open_page(alone=True):
+                await trio.sleep_forever()
+        assert trio.current_time() - started < DISPOSE_TIMEOUT_S / 2
 
 
 async def test_page_alone_that_loses_its_browser_costs_no_other(policy: cdp.AddressPolicy, site: Site) -> None:
