@@ -103,7 +103,7 @@ def _button(token: str) -> bytes:
     return page(f'<p>{token}</p><button id="go" onclick="{script}">go</button>', style_of(token), token)
 
 
-_harmless("small", small, weight=3)
+_harmless("small", small, weight=5)
 _harmless("long", _long)
 _harmless("bands", _bands)
 _harmless("app", _app, weight=2)

@@ -407,6 +407,31 @@ async def test_kill_leaves_no_browser(tmp_path: Path, site: Site) -> None:
     assert await server.leftovers() == []
 
 
+async def test_stopped_helpers_of_a_killed_service_are_ended_by_the_next(tmp_path: Path, site: Site) -> None:
+    # What is stopped does not notice that its browser is gone.
+    async with open_server(tmp_path) as server, server.client() as client:
+        await run(client, "scrape", url=site.url("/ok"))
+        main = server.browser()
+        for helper in main.children(recursive=True):
+            helper.suspend()
+        await server.end(signal.SIGKILL)
+        assert any(map(is_alive, server.children - {main}))
+    async with open_server(tmp_path) as again:
+        assert await server.leftovers() == [path.name for path in (tmp_path / "tmp").iterdir()]
+        assert any("of a former run's browsers" in line for line in again.log)
+
+
+async def test_browser_that_nobody_needs_is_closed_until_somebody_does(tmp_path: Path, site: Site) -> None:
+    async with open_server(tmp_path, "--browser-idle", "0.5") as server, server.client() as client:
+        await run(client, "scrape", url=site.url("/ok"))
+        server.look()
+        assert await server.leftovers() == []
+        assert (await client.get("/readyz")).status_code == 200
+        await run(client, "scrape", url=site.url("/ok"))
+        answer = await client.post("/v1/scrape", json={"url": site.url("/ok")})
+        assert answer.status_code == 200
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 async def test_signal_ends_within_the_grace_and_keeps_the_jobs(
     tmp_path: Path, site: Site, number: signal.Signals

@@ -936,6 +936,8 @@ class Run:
         for name in self.plan.rounds:
             async with self.load():
                 await self.harm(self.plan.calm_faults, self.plan.calm_s / len(self.plan.rounds))
+                # A short run goes on until everything has been.
+                await until(lambda: all(self.notes[note] for note in NOTES))
             await self.settle(name, self.figures["start"])
 
     async def stop(self) -> None:
@@ -1043,6 +1045,15 @@ CLIENTS: dict[str, Callable[[Run, trio.SocketStream], Awaitable[None]]] = {
     "reads slowly": read_slowly,
     "leaves at once": leave_at_once,
 }
+
+# What clients do that must have been in each run.
+NOTES = (
+    *(f"clients: {name}" for name in CLIENTS),
+    "cancelled while queued",
+    "cancelled while running",
+    "long-polls left",
+    "synchronous callers left",
+)
 
 # ---- Faults ----------------------------------------------------------------------------------------------------------
 
