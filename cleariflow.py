@@ -88,7 +88,6 @@ from cdp.errors import (
     CDPError,
     ConnectionClosed,
     InvalidOption,
-    LaunchError,
     NavigationError,
     NotAPage,
     ScriptError,
@@ -112,8 +111,9 @@ from cdp.options import (
     Shoot,
     WaitFor,
 )
+from cdp.pool import OpenPage
 from cdp.scrape import Part, has_scripts, scrape_document, scrape_page, title_of
-from cdp.tasks import open_tasks
+from cdp.tasks import in_thread, open_tasks
 from cdp.texts import add_flags, nested, value_of, with_values
 from cdp.validation import (
     MAX_ECHO,
@@ -415,8 +415,10 @@ class ScrapeRequest(BaseRequest, ScrapeOptions):
 Request = ScreenshotRequest | ScrapeRequest
 ServiceName = Literal["screenshot", "scrape"]
 REQUEST_CLASSES: dict[ServiceName, type[Request]] = {"screenshot": ScreenshotRequest, "scrape": ScrapeRequest}
-# Wiped from the store when the job ends.
+# Wiped from the store when the job ends; and so are the documents and scripts that are longer than this: 5 MiB in each
+# of a day's jobs would fill the memory.
 SECRET_FIELDS = ("cookies", "headers", "auth")
+KEPT_FIELD_CHARS = 2048
 
 
 def parse_request(service: ServiceName, given: object, config: Config) -> Request:
@@ -713,7 +715,11 @@ def transition(job: Job, step: Step, **changes: Any) -> None:
     elif job.ended:
         job.finished_at = now_text()
         # Anew: documents made before keep theirs.
-        job.request = {name: value for name, value in job.request.items() if name not in SECRET_FIELDS}
+        job.request = {
+            name: value
+            for name, value in job.request.items()
+            if name not in SECRET_FIELDS and len(str(value)) <= KEPT_FIELD_CHARS
+        }
 
 
 def fail(job: Job, failure: JobFailed) -> None:
@@ -758,7 +764,6 @@ FAILURE_CODES: tuple[tuple[type[CDPError], str], ...] = (
     (TargetCrashed, "page_crashed"),
     (SessionClosed, "page_crashed"),
     (ConnectionClosed, "browser_lost"),
-    (LaunchError, "browser_lost"),
 )
 
 
@@ -1015,11 +1020,15 @@ class JournalFile:
         """Whether saving `data` needs all lines, even where `data` is empty."""
         return self._suspect or self._end + len(data) > self._fold_at
 
-    def save(self, data: bytes, lines: list[bytes] | None) -> None:
-        """Fold `lines` where given, else append `data`; after an `OSError` the good part of the file is as it was."""
+    def save(self, data: bytes, lines: list[bytes] | None) -> bool:
+        """Fold `lines` where given, else append `data`; returns whether it folded.
+
+        After an `OSError` the good part of the file is as it was.
+        """
         if lines is not None:
             try:
-                return self._fold(lines)
+                self._fold(lines)
+                return True
             except OSError as error:
                 if self._suspect:
                     raise
@@ -1038,6 +1047,7 @@ class JournalFile:
             with contextlib.suppress(OSError):
                 os.ftruncate(self._fd, self._end)
             raise
+        return False
 
     def _fold(self, lines: list[bytes]) -> None:
         """Replace the file by one that holds `lines` and nothing else, or raise `OSError`."""
@@ -1167,8 +1177,8 @@ class JournalStorage(Storage):
                 # A killed process did not live to scrub.
                 self.scrub()
             while True:
-                retry_at = math.inf if self.fault is None else trio.current_time() + STORE_RETRY_S
-                with trio.CancelScope(deadline=min(retry_at, self._scrub_at)):
+                due = self._scrub_at if self.fault is None else trio.current_time() + STORE_RETRY_S
+                with trio.CancelScope(deadline=due):
                     await self._changed.wait()
                 await self._commit()
         finally:
@@ -1190,20 +1200,24 @@ class JournalStorage(Storage):
         self._changed = trio.Event()
         position, taken, self._pending = self._put, self._pending, {}
         data = b"".join(taken.values())
-        folding = self._file.must_fold(data) or trio.current_time() >= self._scrub_at
+        # Not while the disk refuses: each try copies all that is live.
+        scrubbing = trio.current_time() >= self._scrub_at and (self.fault is None or self._scrub_at == -math.inf)
+        folding = scrubbing or self._file.must_fold(data)
         if not (data or folding):
             return
         lines = [line for documents in self._tables.values() for line in documents.values()] if folding else None
         try:
             with trio.CancelScope(shield=True):
-                await trio.to_thread.run_sync(self._file.save, data, lines, limiter=self._limiter)
+                folded = await in_thread(self._file.save, data, lines, limiter=self._limiter)
         except OSError as error:
             self.fault = error
             self._pending = taken | self._pending
         else:
             self.fault, self._durable = None, position
-            if folding:
+            if folded:
                 self._scrub_at = math.inf
+            elif scrubbing:
+                self._scrub_at = trio.current_time() + SCRUB_S
         attempted, self._attempted = self._attempted, trio.Event()
         attempted.set()
 
@@ -1278,8 +1292,9 @@ class JournalTable(Table):
 # With less free, no job is taken or begun: room for what is under way, its artifacts (a few MB each), the journal's
 # lines, the browsers' profiles.
 DISK_RESERVE_BYTES = 16 * 2**20
-# What a disk says that is full, over a quota, failing, or read-only since it failed: it may come back.
-DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS)
+# What a disk says that is full, over a quota, failing, or read-only since it failed, and a system without a thread to
+# spare: it may come back.
+DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EAGAIN)
 # An artifact that the disk refuses is tried again for this long, and its job fails then.
 ARTIFACT_RETRY_S = 30.0
 # Jobs that expire between two turns of other tasks, about 10 ms.
@@ -1496,7 +1511,7 @@ class Store:
         give_up_at = trio.current_time() + ARTIFACT_RETRY_S
         while True:
             try:
-                return await trio.to_thread.run_sync(self._save_artifact, name, data, limiter=self.file_limiter)
+                return await in_thread(self._save_artifact, name, data, limiter=self.file_limiter)
             except OSError as error:
                 if error.errno not in DISK_ERRORS:
                     raise
@@ -1551,8 +1566,6 @@ class Store:
         job = self._job_of(row)
         self.drop_artifacts(job.artifacts)
         job.artifacts, job.expired = {}, True
-        # The largest part; lists do not show it.
-        job.request = {name: value for name, value in job.request.items() if name != "html"}
         self.put(job)
         if row.artifact_bytes:
             self._holding.remove(row)
@@ -1595,9 +1608,6 @@ def result_of(service: ServiceName, parts: Mapping[str, Part], meta: object) -> 
     if pictures:
         result["screenshots"] = pictures
     return result | {"meta": meta}
-
-
-OpenPage = Callable[[], AbstractAsyncContextManager[cdp.Page]]
 
 
 async def attempt(
@@ -1932,14 +1942,16 @@ class Service:
         while True:
             try:
                 parsed = parse_request(job.service, job.request, self.config)
-                return await attempt(
-                    # After a loss it may be the page that takes browsers with it.
-                    functools.partial(self.pool.open_page, alone=job.losses > 0),
-                    parsed,
-                    policy=self.policy,
-                    max_pixels=self.config.max_pixels,
-                    progress=Progress(),
-                )
+                # After two losses it may be the page that takes browsers with it.
+                alone = job.losses > 1
+                async with self.pool.alone() if alone else contextlib.nullcontext(self.pool.open_page) as open_page:
+                    return await attempt(
+                        open_page,
+                        parsed,
+                        policy=self.policy,
+                        max_pixels=self.config.max_pixels,
+                        progress=Progress(),
+                    )
             except ValidationError as error:
                 # Settings became narrower between two runs of the service.
                 return JobFailed("invalid_request", str(error))
@@ -2310,7 +2322,7 @@ class Api:
 
     async def in_thread(self, call: Callable[..., Any], *arguments: Any) -> Any:
         """What reads an artifact."""
-        return await trio.to_thread.run_sync(call, *arguments, limiter=self.service.store.file_limiter)
+        return await in_thread(call, *arguments, limiter=self.service.store.file_limiter)
 
     def stream(self, response: Response, pieces: Iterator[bytes], size: int) -> None:
         """Give an answer its pieces, made in a thread; size: of all, about."""
@@ -2624,6 +2636,7 @@ class OneConnection(TCPServer):
         self._plain = cast(trio.SocketStream, self.stream)
         self._connections = connections
         self._head = b""
+        self._reading = trio.CancelScope()
         self.idle_task = cast(TrioSingleTask, self)
 
     async def run(self) -> None:
@@ -2640,6 +2653,11 @@ class OneConnection(TCPServer):
             except* Exception as group:
                 logger.warning("a connection broke: %r", group.exceptions[0])
 
+    async def _read_data(self) -> None:
+        # Paused before a further request, hypercorn's reader does not learn that the connection was closed.
+        with self._reading:
+            await super()._read_data()
+
     async def restart(self, *_: object) -> None:
         """The connection is idle from now on; as of hypercorn's idle task."""
         self._connections.note(self._plain, idle=True)
@@ -2652,6 +2670,8 @@ class OneConnection(TCPServer):
         """Send what h11 has made of an event."""
         if not isinstance(event, RawData):
             await super().protocol_send(event)
+            if isinstance(event, Closed):
+                self._reading.cancel()
             return
         data, self._head = self._head + event.data, b""
         if event.data.startswith(b"HTTP/1.1 ") and not event.data.startswith(b"HTTP/1.1 1"):
@@ -2660,9 +2680,12 @@ class OneConnection(TCPServer):
             try:
                 await self.stream.send_all(data)
             except (trio.BrokenResourceError, trio.ClosedResourceError):
+                # It may be the reader itself that hears of it: the application first.
                 await self.protocol.handle(Closed())
+                self._reading.cancel()
             except trio.Cancelled:
                 # Half a message may be out: nothing can follow it.
+                self._reading.cancel()
                 await trio.aclose_forcefully(self.stream)
                 raise
 

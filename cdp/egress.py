@@ -380,7 +380,8 @@ async def _look_up(name: str, port: int) -> list[Any]:
 
     async def ask(slots: trio.Semaphore) -> None:
         try:
-            with suppress(OSError, UnicodeError):
+            # RuntimeError: the system gives no thread. Nothing may leave a system task.
+            with suppress(OSError, UnicodeError, RuntimeError):
                 answers.extend(await trio.socket.getaddrinfo(name.encode("ascii"), port, type=socket.SOCK_STREAM))
         finally:
             slots.release()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
@@ -18,7 +19,7 @@ import trio
 
 from .errors import LaunchError
 from .processes import note_group, of_group
-from .tasks import open_tasks
+from .tasks import in_thread, open_tasks
 
 # The headless shell starts in 0.1 s and captures about three times as fast as `chromium --headless` (Chromium 156).
 BROWSER_NAMES = (
@@ -162,7 +163,8 @@ async def launch(
                     await _end_group(process)
     finally:
         with trio.move_on_after(EXIT_TIMEOUT_S, shield=True):
-            await trio.to_thread.run_sync(_remove, profile, abandon_on_cancel=True)
+            with contextlib.suppress(OSError):
+                await in_thread(_remove, profile, abandon_on_cancel=True)
 
 
 class _Endpoint:

@@ -17,11 +17,12 @@ from .browser import Browser
 from .errors import ConnectionClosed, LaunchError
 from .page import Page
 from .processes import of_group
-from .tasks import open_tasks
+from .tasks import in_thread, open_tasks
 
 logger = logging.getLogger("cdp")
 
 OpenBrowser = Callable[[], AbstractAsyncContextManager[Browser]]
+OpenPage = Callable[[], AbstractAsyncContextManager[Page]]
 
 # Waits after launches that failed, or browsers that ended before `STABLE_S`: a missing browser is noticed when it is
 # installed, without a busy loop.
@@ -55,10 +56,13 @@ class _Life:
     """A browser in the pool."""
 
     browser: Browser
+    alone: bool = False
     retired: trio.Event = attrs.field(factory=trio.Event)
     """It gets no further pages."""
     reason: str = ""
-    """Then one of `ended` (a hung one too), `uses`, `memory`, `idle`, `alone`."""
+    """Then one of `ended` (a hung one too), `uses`, `memory`, `idle`."""
+    reserved: bool = False
+    """For the body of `Pool.alone`."""
 
 
 class Pool:
@@ -68,7 +72,7 @@ class Pool:
     that failed, None while browsers run; `launches`, `retired` (by reason) and `renderers_killed` count.
     """
 
-    def __init__(self, tasks: trio.Nursery, open_one: OpenBrowser, limits: Limits) -> None:
+    def __init__(self, tasks: trio.Nursery, open_one: OpenBrowser, browsers: int, limits: Limits) -> None:
         self.fault: str | None = None
         self.launches = 0
         self.retired: Counter[str] = Counter()
@@ -79,6 +83,7 @@ class Pool:
         self._open_one = open_one
         self._limits = limits
         self._lives: list[_Life] = []
+        self._lonely = trio.CapacityLimiter(browsers)
         self._closing = False
         self._changed = trio.Event()
         self._thread = trio.CapacityLimiter(1)
@@ -98,7 +103,9 @@ class Pool:
         return self._asleep or self.browser is not None
 
     def _freest(self) -> _Life | None:
-        usable = [life for life in self._lives if not (life.retired.is_set() or life.browser.ended.is_set())]
+        usable = [
+            life for life in self._lives if not (life.alone or life.retired.is_set() or life.browser.ended.is_set())
+        ]
         return min(usable, key=lambda life: life.browser.pages_open, default=None)
 
     def give_up(self) -> None:
@@ -124,19 +131,32 @@ class Pool:
         await self._changed.wait()
 
     @asynccontextmanager
-    async def open_page(self, *, alone: bool = False) -> AsyncIterator[Page]:
-        """`Browser.open_page` of a running browser, for which it waits; `alone`, of one that is started for it.
+    async def alone(self) -> AsyncIterator[OpenPage]:
+        """A browser that nobody else uses, started for the body, which gets its `open_page`.
 
-        Alone a page whose browser ended can take nobody with it. Raises LaunchError then.
+        There a page that takes its browser with it harms nobody. Waits where as many as the pool keeps are in use;
+        where none can be started, it is the pool's own `open_page`.
         """
+        async with self._lonely:
+            try:
+                # Not a child of the body's: cancelled with it, it could not close a page.
+                life: _Life = await self._tasks.start(self._live, True)
+            except (LaunchError, ConnectionClosed) as error:
+                logger.warning("no browser for one page alone: %s", error)
+                yield self.open_page
+                return
+            try:
+                yield life.browser.open_page
+            finally:
+                life.reserved = False
+
+    @asynccontextmanager
+    async def open_page(self) -> AsyncIterator[Page]:
+        """`Browser.open_page` of a running browser; waits for one."""
         self._users += 1
         try:
-            if alone:
-                # Not a child of the page's: cancelled with it, it could not close it.
-                life: _Life | None = await self._tasks.start(self._live, True)
-            else:
-                await self.ready()
-                life = self._freest()
+            await self.ready()
+            life = self._freest()
             assert life is not None
             if self._limits.uses is not None and life.browser.pages_opened + 1 >= self._limits.uses:
                 self._retire(life, "uses", f"{self._limits.uses} pages were opened in it")
@@ -169,16 +189,15 @@ class Pool:
                 await trio.sleep(BACK_OFF_S[min(failures, len(BACK_OFF_S)) - 1])
 
     async def _live(self, alone: bool = False, *, task_status: trio.TaskStatus[_Life]) -> None:
-        """One browser, from its launch until its last page is closed; `alone`, until its only one is."""
+        """One browser, from its launch until its last page is closed; `alone`, until it is reserved no more."""
         async with self._open_one() as browser:
-            life = _Life(browser)
+            life = _Life(browser, alone, reserved=alone)
             self.launches += 1
-            logger.info("browser started: %s, pid %s", browser.product, browser.pid)
+            for_whom = ", for one job alone" if alone else ""
+            logger.info("browser started: %s, pid %s%s", browser.product, browser.pid, for_whom)
             self._lives.append(life)
             try:
-                if alone:
-                    self._retire(life, "alone", "it was started for one page")
-                else:
+                if not alone:
                     self.fault = None
                     self._notify()
                 task_status.started(life)
@@ -211,10 +230,8 @@ class Pool:
         """Return when a browser has ended, or is retired and its last page is closed."""
         browser, limits = life.browser, self._limits
         while not browser.ended.is_set():
-            # One that was started for a page waits for it.
-            expected = life.reason == "alone" and not browser.pages_opened
-            if life.retired.is_set() and not browser.pages_open and not expected:
-                break
+            if (life.alone or life.retired.is_set()) and not (browser.pages_open or life.reserved):
+                return
             with trio.move_on_after(LOOK_S):
                 await browser.ended.wait()
             if limits.memory_bytes is not None and browser.pages_open:
@@ -226,9 +243,10 @@ class Pool:
 
     async def _check_memory(self, life: _Life, ceiling: int) -> None:
         # Not trio's own threads: name look-ups, which hostile pages can make last, share them.
-        held = await trio.to_thread.run_sync(
-            _held_bytes, life.browser.pid, abandon_on_cancel=True, limiter=self._thread
-        )
+        try:
+            held = await in_thread(_held_bytes, life.browser.pid, abandon_on_cancel=True, limiter=self._thread)
+        except OSError:
+            return
         total = sum(size for size, _, _ in held)
         if total <= ceiling:
             return
@@ -260,7 +278,7 @@ def _held_bytes(group: int | None) -> list[tuple[int, int, bool]]:
 async def open_pool(open_one: OpenBrowser, *, browsers: int = 1, limits: Limits = NO_LIMITS) -> AsyncIterator[Pool]:
     """Keep `browsers` browsers, each opened by `open_one`, until the body ends."""
     async with open_tasks() as tasks:
-        pool = Pool(tasks, open_one, limits)
+        pool = Pool(tasks, open_one, browsers, limits)
         for _ in range(browsers):
             tasks.start_soon(pool.keep)
         yield pool

@@ -1,11 +1,26 @@
-"""A nursery that lives in an async context manager without changing its body's exception."""
+"""A nursery that lives in an async context manager without changing its body's exception; and calls in threads."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import errno
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from typing import Any, TypeVar
 
 import trio
+
+T = TypeVar("T")
+
+
+async def in_thread(call: Callable[..., T], *arguments: Any, **options: Any) -> T:
+    """`trio.to_thread.run_sync`; raises OSError where the system gives no thread, which may pass as a full disk does.
+
+    A page that starts workers without end can take all that a container may have.
+    """
+    try:
+        return await trio.to_thread.run_sync(call, *arguments, **options)
+    except RuntimeError as error:
+        raise OSError(errno.EAGAIN, str(error)) from error
 
 
 @asynccontextmanager

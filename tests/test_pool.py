@@ -308,48 +308,58 @@ async def test_pool_closes_a_used_browser_that_ends_before_its_pages(autojump_cl
         assert (factory.fakes[0].closed, pool.retired) == (True, {"uses": 1})
 
 
-async def test_page_alone_has_a_browser_of_its_own(autojump_clock: MockClock) -> None:
+async def test_browser_alone_is_for_its_body_only(autojump_clock: MockClock) -> None:
     factory = Factory()
     async with open_pool(factory) as pool:
-        async with pool.open_page() as shared, pool.open_page(alone=True) as alone, pool.open_page() as third:
-            assert (shared, alone, third) == (factory.fakes[0], factory.fakes[1], factory.fakes[0])
+        async with pool.open_page() as shared, pool.alone() as open_page:
+            await trio.sleep(100)
+            async with open_page() as alone, pool.open_page() as third:
+                assert (shared, alone, third) == (factory.fakes[0], factory.fakes[1], factory.fakes[0])
         await trio.sleep(2 * LOOK_S)
         assert [fake.closed for fake in factory.fakes] == [False, True]
 
 
-async def test_page_alone_needs_no_running_browser(autojump_clock: MockClock) -> None:
+async def test_browser_alone_is_closed_though_no_page_was_opened(autojump_clock: MockClock) -> None:
     factory = Factory()
     async with open_pool(factory) as pool:
-        await pool.ready()
-        factory.fakes[0].ended.set()
-        # The next one is started after a pause.
-        async with pool.open_page(alone=True):
-            assert pool.browser is None
+        async with pool.alone():
+            pass
+        await trio.sleep(2 * LOOK_S)
+        assert [fake.closed for fake in factory.fakes] == [False, True]
 
 
-async def test_page_alone_without_a_browser_is_a_launch_error() -> None:
+async def test_browsers_alone_are_no_more_than_the_pool_keeps(autojump_clock: MockClock) -> None:
+    factory = Factory()
+    async with open_pool(factory) as pool:
+        async with pool.alone():
+            with trio.move_on_after(100) as waiting:
+                async with pool.alone():
+                    pass
+        assert waiting.cancelled_caught
+
+
+async def test_browser_alone_that_cannot_be_started_is_that_of_the_pool() -> None:
     factory = Factory()
     async with open_pool(factory) as pool:
         await pool.ready()
         factory.faults.append(LaunchError("gone"))
-        with pytest.raises(LaunchError, match="gone"):
-            async with pool.open_page(alone=True):
-                pass
+        async with pool.alone() as open_page, open_page() as page:
+            assert page is factory.fakes[0]
 
 
-async def test_page_alone_is_closed_at_once_when_it_is_cancelled(policy: cdp.AddressPolicy) -> None:
+async def test_browser_alone_closes_a_cancelled_page_at_once(policy: cdp.AddressPolicy) -> None:
     async with open_pool(opener(policy)) as pool:
         started = trio.current_time()
         with trio.move_on_after(0.5):
-            async with pool.open_page(alone=True):
+            async with pool.alone() as open_page, open_page():
                 await trio.sleep_forever()
         assert trio.current_time() - started < DISPOSE_TIMEOUT_S / 2
 
 
-async def test_page_alone_that_loses_its_browser_costs_no_other(policy: cdp.AddressPolicy, site: Site) -> None:
+async def test_browser_alone_that_ends_costs_no_other(policy: cdp.AddressPolicy, site: Site) -> None:
     with trio.fail_after(QUICK_S):
         async with open_pool(opener(policy)) as pool, pool.open_page() as neighbour:
-            async with pool.open_page(alone=True):
+            async with pool.alone() as open_page, open_page():
                 (own,) = {life.browser.pid for life in pool._lives} - {cast(Any, pool.browser).pid}
                 assert own is not None
                 os.kill(own, signal.SIGKILL)

@@ -194,7 +194,7 @@ class FakePool:
         self.visit = visit
         self.visited: list[str] = []
         self.prepared: list[PageOptions] = []
-        self.alone: list[bool] = []
+        self.lonely = 0
         self.pages_open = 0
         self.browser: object | None = object()
         self.fault: str | None = None
@@ -224,9 +224,13 @@ class FakePool:
             await self.changed()
 
     @asynccontextmanager
-    async def open_page(self, *, alone: bool = False) -> AsyncIterator[FakePage]:
+    async def alone(self) -> AsyncIterator[Callable[[], Any]]:
+        self.lonely += 1
+        yield self.open_page
+
+    @asynccontextmanager
+    async def open_page(self) -> AsyncIterator[FakePage]:
         await self.ready()
-        self.alone.append(alone)
         self.pages_open += 1
         try:
             yield FakePage(self)
@@ -658,11 +662,14 @@ async def test_lost_browser_is_made_good(times: int, autojump_clock: MockClock) 
         assert (job.state, job.attempts, job.losses) == (State.DONE, times + 1, times)
 
 
-async def test_job_that_lost_a_browser_gets_one_of_its_own(autojump_clock: MockClock) -> None:
-    async with open_house(losing(1)) as house:
+@pytest.mark.parametrize(("losses", "lonely"), [(1, 0), (2, 1), (3, 2)])
+async def test_job_that_lost_two_browsers_gets_one_of_its_own(
+    losses: int, lonely: int, autojump_clock: MockClock
+) -> None:
+    async with open_house(losing(losses)) as house:
         await house.service.wait(await house.submit())
         await house.service.wait(await house.submit(1))
-        assert house.pool.alone == [False, True, False]
+        assert house.pool.lonely == lonely
 
 
 async def test_browser_lost_too_often_fails_the_job(autojump_clock: MockClock) -> None:
