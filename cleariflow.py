@@ -18,7 +18,7 @@ Invariants
     I4  `done` implies that its artifact is complete on disk.
     I5  Every await on a page is under the attempt's deadline; what cleans up is shielded and bounded.
     I6  Nothing of the client's secrets (key, cookies, headers, auth) is logged, or kept once its job has ended; the
-        journal's older lines lose them within `SCRUB_S`.
+        journal's older lines lose them within `SCRUB_S`. Only what is set aside as damaged is left as it is.
 
 Sections: constants, errors, configuration, requests, jobs and transitions, policies, schedule, journal file, journal
 storage, store, attempt, service, HTTP, HTTP server, command line.
@@ -162,11 +162,14 @@ SLOWEST_BYTES_PER_S = 2**14
 # A thousand long-polls, several times over; 40 KB each. One more takes the place of the one idle for longest, or is
 # closed where none is idle.
 MAX_CONNECTIONS = 4096
-# Open files that connections leave to browsers, pages (two for each connection of theirs), and the store.
+# Open files that connections leave to browsers and the store, and to each page: two for each connection of its own.
 FILES_KEPT = 512
+FILES_OF_A_PAGE = 256
 BACKLOG = 1024
 # Answers are read, encoded and sent in pieces of this; a multiple of 3, as base64 has no padding inside.
 PIECE_BYTES = 3 * 2**16
+# Between two returns of freed memory to the system; one takes some ms.
+TRIM_S = 10.0
 # Open connections have this long to take the answers that are ready when the service stops.
 HTTP_GRACE_S = 1.0
 
@@ -197,6 +200,7 @@ class JobFailed(Exception):
         self.retryable = ERROR_CODES[code] if retryable is None else retryable
 
 
+INTERNAL_ERROR = "internal error; the service's log has its cause"
 # The contract's codes of failed jobs and whether trying again can help; RETRYABLE_NET_ERRORS says when for navigations.
 ERROR_CODES = {
     "invalid_request": False,
@@ -991,6 +995,9 @@ class JournalFile:
             raise StoreError(f"{self.path} has no readable line, not a journal? Move it away to begin anew")
         if not line.endswith(b"\n"):
             if _replay(line, {}):
+                # A damaged newline joins it to the line before, which was confirmed.
+                if begin := max((found.start() for found in _RECORD_START.finditer(line)), default=0):
+                    bad.append(line[:begin])
                 self.reports.append(f"{self.path}: dropped an unfinished last line of {len(line)} bytes.")
             else:
                 # Whole but for its newline: it was confirmed, and damaged since.
@@ -1210,9 +1217,13 @@ class JournalStorage(Storage):
             with trio.CancelScope(shield=True):
                 folded = await in_thread(self._file.save, data, lines, limiter=self._limiter)
         except OSError as error:
+            if self.fault is None:
+                self.reports.append(f"the store cannot be written: {error}")
             self.fault = error
             self._pending = taken | self._pending
         else:
+            if self.fault is not None:
+                self.reports.append("the store can be written again")
             self.fault, self._durable = None, position
             if folded:
                 self._scrub_at = math.inf
@@ -1292,9 +1303,12 @@ class JournalTable(Table):
 # With less free, no job is taken or begun: room for what is under way, its artifacts (a few MB each), the journal's
 # lines, the browsers' profiles.
 DISK_RESERVE_BYTES = 16 * 2**20
-# What a disk says that is full, over a quota, failing, or read-only since it failed, and a system without a thread to
-# spare: it may come back.
-DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EAGAIN)
+# What a disk says that is full, over a quota, failing, or read-only since it failed, and a system without a thread or
+# a file to spare: it may come back.
+DISK_ERRORS = (
+    *(errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS),
+    *(errno.EAGAIN, errno.EMFILE, errno.ENFILE),
+)
 # An artifact that the disk refuses is tried again for this long, and its job fails then.
 ARTIFACT_RETRY_S = 30.0
 # Jobs that expire between two turns of other tasks, about 10 ms.
@@ -1328,8 +1342,9 @@ class Store:
         self.temporary = folder / "tmp"
         try:
             for path in (folder, self.artifacts, self.temporary):
-                path.mkdir(mode=0o700, parents=True, exist_ok=True)
-                sync_folder(path.parent)
+                if not path.is_dir():
+                    path.mkdir(mode=0o700, parents=True, exist_ok=True)
+                    sync_folder(path.parent)
         except OSError as error:
             raise StoreError(f"cannot use the data folder {folder}: {error}", error.errno) from error
         self._storage = JournalStorage(folder / "jobs.journal")
@@ -1346,11 +1361,15 @@ class Store:
         self._secretive: set[int] = set()
         # The size of an artifact that the disk refused; it must have room for as much before it is trusted again.
         self._refused_bytes = 0
+        self._tried_at = -math.inf
         collecting = gc.isenabled()
         # Many new objects, none of them garbage.
         gc.disable()
         try:
             self._load()
+        except BaseException:
+            self._storage.close()
+            raise
         finally:
             if collecting:
                 gc.enable()
@@ -1375,7 +1394,7 @@ class Store:
                 continue
             artifacts = stored_artifacts(document).values()
             files = {one.file for one in artifacts}
-            missing = not files <= unknown
+            missing = not (document.get("expired") or files <= unknown)
             unknown -= files
             finished = datetime.fromisoformat(document.get("finished_at") or now_text())
             row = Ended(
@@ -1398,9 +1417,11 @@ class Store:
             self._storage.reports.append(f"an artifact of job {row.id} is missing; it counts as expired")
             self._strip(row)
         for name in unknown:
-            (self.artifacts / name).unlink()
+            # Where a volume is mounted, a folder `lost+found` too.
+            with contextlib.suppress(OSError):
+                (self.artifacts / name).unlink()
         if unknown:
-            self._storage.reports.append(f"removed {len(unknown)} artifact files of no job")
+            self._storage.reports.append(f"{len(unknown)} artifact files of no job were removed")
 
     def _size(self, artifact: Artifact) -> int:
         if artifact.size_bytes is None:
@@ -1417,6 +1438,9 @@ class Store:
             if disk.f_bavail * disk.f_frsize < DISK_RESERVE_BYTES:
                 return OSError(errno.ENOSPC, f"less than {DISK_RESERVE_BYTES >> 20} MiB are free in the data folder")
             if self._refused_bytes:
+                if trio.current_time() < self._tried_at + STORE_RETRY_S:
+                    return OSError(errno.ENOSPC, "an artifact was refused a moment ago")
+                self._tried_at = trio.current_time()
                 # A quota does not show otherwise.
                 with tempfile.TemporaryFile(dir=self.temporary) as file:
                     os.posix_fallocate(file.fileno(), 0, self._refused_bytes)
@@ -1779,9 +1803,14 @@ class Service:
         try:
             await self.store.flushed()
         except StoreError as error:
+            # The client will try again.
             if job.state is State.QUEUED:
                 self._schedule.remove(job)
                 self.store.remove(job)
+                fail(job, JobFailed("cancelled", "the job could not be stored"))
+                self._wake(job)
+            else:
+                self.cancel(job)
             raise ServiceError("storage_full", f"the job could not be stored: {error}", retry_after_s=10) from error
         return job
 
@@ -1824,8 +1853,8 @@ class Service:
                 raise ValidationError([Fault(field, f"blocked target: {reason}")], code="blocked_target")
         if self.draining:
             raise ServiceError("draining", "the service is stopping", retry_after_s=10)
-        if self.store.fault is not None:
-            raise ServiceError("storage_full", f"the store cannot be written: {self.store.fault}", retry_after_s=10)
+        if (fault := self.store.fault) is not None:
+            raise ServiceError("storage_full", f"the store cannot be written: {fault}", retry_after_s=10)
         if len(self._schedule) >= self.config.queue_limit:
             message = f"the queue is full: --queue-limit is {self.config.queue_limit}"
             raise ServiceError("queue_full", message, retry_after_s=5)
@@ -1923,7 +1952,13 @@ class Service:
         scope = self._running[job.id] = trio.CancelScope()
         try:
             with scope:
-                await self._finish(job, await self._attempts(job))
+                outcome = await self._attempts(job)
+                try:
+                    await self._finish(job, outcome)
+                except Exception:
+                    # As in an attempt: else the next start of the service would meet the same job first.
+                    logger.exception("its end broke", extra={"job_id": job.id})
+                    await self._finish(job, JobFailed("internal", INTERNAL_ERROR))
         finally:
             del self._running[job.id]
             if job.state is State.RUNNING:
@@ -1960,7 +1995,7 @@ class Service:
             except Exception:
                 # The one place where a bug of ours meets a job: it must not take the worker with it.
                 logger.exception("attempt %d broke", job.attempts, extra={"job_id": job.id})
-                failure = JobFailed("internal", "internal error; the service's log has its cause")
+                failure = JobFailed("internal", INTERNAL_ERROR)
             # A stop or a cancel that came meanwhile is no failure.
             await trio.lowlevel.checkpoint()
             job.note_failure(failure)
@@ -1976,12 +2011,13 @@ class Service:
             # Before any wait: a kill in it must not make the allowance new.
             job.losses += lost
             self._put(job)
-            if lost:
-                if job.sync and not await self._has_browser():
-                    return failure
-            else:
+            if not lost:
                 await trio.sleep(RETRY_DELAYS_S[page_failures - 1])
+            if job.sync and not await self._has_browser():
+                return failure
             await self.pool.ready()
+            # A cancel changes the job while this task is about to go on.
+            await trio.lowlevel.checkpoint()
             job.attempts += 1
             self._put(job)
 
@@ -2027,11 +2063,12 @@ class Service:
 
     def recover(self) -> None:
         """Put what a former run left where it belongs: queued and lost jobs into the schedule, or to their end."""
-        for report in self.store.reports():
-            logger.warning("%s", report)
+        self._tell_reports()
         for job in [job for job in self.store.jobs.values() if isinstance(job, Job)]:
             if job.state is State.RUNNING:
-                lost = JobFailed("worker_lost", f"the service ended {job.losses + 1} times while the job ran")
+                lost = JobFailed(
+                    "worker_lost", f"the service or its browser ended {job.losses + 1} times while the job ran"
+                )
                 # Else it ended in the pause before the next attempt.
                 if all(noted["attempt"] != job.attempts for noted in job.attempt_errors):
                     job.losses += 1
@@ -2046,9 +2083,14 @@ class Service:
         if len(self._schedule):
             logger.info("%d jobs queued by a former run", len(self._schedule))
 
+    def _tell_reports(self) -> None:
+        for report in self.store.reports():
+            logger.warning("%s", report)
+
     async def retain(self) -> None:
-        """Expire ended jobs for ever."""
+        """Expire ended jobs for ever, and tell what the store has to say."""
         while True:
+            self._tell_reports()
             more = self.store.expire(self.config.result_ttl, time.monotonic())
             await trio.sleep(0 if more else min(60.0, self.config.result_ttl / 4))
 
@@ -2058,12 +2100,17 @@ class Service:
         for job in self._schedule:
             if job.sync:
                 self.cancel(job)
-        with trio.move_on_after(grace_s):
-            while self._running:
-                self._idle = trio.Event()
-                await self._idle.wait()
-        # Long-polls see their job as it is.
-        self.stopped = True
+        try:
+            with trio.move_on_after(grace_s):
+                while self._running:
+                    self._idle = trio.Event()
+                    await self._idle.wait()
+        finally:
+            self.stop()
+
+    def stop(self) -> None:
+        """Let nobody wait any more: long-polls see their job as it is."""
+        self.draining = self.stopped = True
         for event in self._waited.values():
             event.set()
         self._waited.clear()
@@ -2103,6 +2150,7 @@ async def open_service(config: Config | None = None) -> AsyncIterator[Service]:
             try:
                 yield service
             finally:
+                service.stop()
                 workers.cancel_scope.cancel()
                 # A browser that hangs could hold their clean-up for some seconds.
                 pool.give_up()
@@ -2177,11 +2225,10 @@ def json_response(body: Mapping[str, Any], status: int = 200, headers: Mapping[s
 
 def json_pieces(text: str, files: Mapping[str, tuple[BinaryIO, str]]) -> Iterator[bytes]:
     """A JSON text in pieces; in place of each mark in `files` stands that file, shown as its content type is."""
-    for part in re.split(f"({'|'.join(map(re.escape, files))})", text):
-        if part not in files:
-            yield part.encode()
-            continue
-        file, kind = files[part]
+    for mark in sorted(files, key=text.index):
+        before, _, text = text.partition(mark)
+        yield before.encode()
+        file, kind = files[mark]
         blocks = iter(functools.partial(file.read, PIECE_BYTES), b"")
         if kind == "application/json":
             yield from blocks
@@ -2189,6 +2236,7 @@ def json_pieces(text: str, files: Mapping[str, tuple[BinaryIO, str]]) -> Iterato
             yield from map(base64.b64encode, blocks)
         else:
             yield from (json.dumps(letters)[1:-1].encode() for letters in codecs.iterdecode(blocks, "utf-8"))
+    yield text.encode()
 
 
 @attrs.frozen
@@ -2328,8 +2376,12 @@ class Api:
         """Give an answer its pieces, made in a thread; size: of all, about."""
 
         async def body() -> AsyncGenerator[bytes, None]:
-            while piece := await self.in_thread(next, pieces, b""):
-                yield piece
+            try:
+                while piece := await self.in_thread(next, pieces, b""):
+                    yield piece
+            except OSError as error:
+                logger.error("an artifact cannot be read: %s", error)
+                raise
 
         response.response = TrioIterableBody(body())
         response.timeout = ANSWER_S + size / SLOWEST_BYTES_PER_S
@@ -2361,6 +2413,8 @@ class Api:
 
     async def delete_job(self, prefix: ServiceName | None, job_id: str) -> Response:
         job = self.service.job(job_id)
+        if job.ended:
+            return await self.job_response(job, with_result=False)
         self.service.cancel(job)
         try:
             await self.service.store.flushed()
@@ -2422,10 +2476,10 @@ class Api:
         return json_response({"ok": True})
 
     async def ready(self, prefix: ServiceName | None) -> Response:
-        service = self.service
+        service, fault = self.service, self.service.store.fault
         for code, reason in (
             ("draining", "the service is stopping" if service.draining else None),
-            ("storage_full", f"the store cannot be written: {service.store.fault}" if service.store.fault else None),
+            ("storage_full", f"the store cannot be written: {fault}" if fault else None),
             ("no_browser", None if service.pool.available else service.pool.fault or "the browser is starting"),
         ):
             if reason is not None:
@@ -2518,7 +2572,7 @@ def create_app(service: Service) -> QuartTrio:
     @app.errorhandler(Exception)
     async def broken(error: Exception) -> Response:
         logger.error("%s %s broke", request.method, request.path, exc_info=error)
-        return json_response(error_body("internal", "internal error; the service's log has its cause"), 500)
+        return json_response(error_body("internal", INTERNAL_ERROR), 500)
 
     app.asgi_app = behind_hypercorn(app.asgi_app)  # type: ignore[method-assign,assignment]  # quart's way to wrap itself
     return app
@@ -2679,7 +2733,7 @@ class OneConnection(TCPServer):
         elif data:
             try:
                 await self.stream.send_all(data)
-            except (trio.BrokenResourceError, trio.ClosedResourceError):
+            except (trio.BrokenResourceError, trio.ClosedResourceError, trio.BusyResourceError):
                 # It may be the reader itself that hears of it: the application first.
                 await self.protocol.handle(Closed())
                 self._reading.cancel()
@@ -2700,13 +2754,14 @@ def tame_hypercorn(connections: Connections) -> None:
     H11Protocol._check_protocol = stay_with_http1  # type: ignore[method-assign]
 
 
-def raise_file_limit() -> int:
+def raise_file_limit(workers: int) -> int:
     """Let the process have as many open files as the system allows; returns what is left of them for connections."""
     limit, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     with contextlib.suppress(OSError, ValueError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
         limit = most
-    left = min(max(limit - FILES_KEPT, limit // 4), MAX_CONNECTIONS)
+    # Each has its socket, and while it is answered an artifact.
+    left = min(max((limit - FILES_KEPT - FILES_OF_A_PAGE * workers) // 2, limit // 8), MAX_CONNECTIONS)
     if left < MAX_CONNECTIONS:
         logger.warning("only %d files may be open (ulimit -n): at most %d connections at once", limit, left)
     return left
@@ -2753,14 +2808,16 @@ async def serve_http(
         await hypercorn.trio.serve(app, settings, shutdown_trigger=stopped.wait, task_status=task_status)
 
 
-def give_memory_back() -> None:
-    """Have large blocks mapped alone, so that their end frees them.
-
-    glibc stops doing so once it has seen one freed: after a document of 20 MB the process keeps 40 MB for good.
-    """
-    with contextlib.suppress(OSError, AttributeError):
-        m_mmap_threshold = -3
-        ctypes.CDLL(None).mallopt(m_mmap_threshold, 2**20)
+async def give_memory_back() -> None:
+    """Return to the system what was freed, for ever; glibc alone keeps a good part of it, more with each hour."""
+    try:
+        trim = ctypes.CDLL(None).malloc_trim
+    except (OSError, AttributeError):
+        # Another library, which has no such call.
+        return
+    while True:
+        await trio.sleep(TRIM_S)
+        trim(0)
 
 
 async def serve(config: Config) -> None:
@@ -2770,13 +2827,13 @@ async def serve(config: Config) -> None:
         trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals,
     ):
         host, port = listener.getsockname()[:2]
-        most = raise_file_limit()
-        give_memory_back()
+        most = raise_file_limit(config.workers)
         # Signals are read outermost: one that comes while all is closed must not cut that off.
         async with open_tasks() as outer, open_service(config) as service, trio.open_nursery() as nursery:
             service.policy.own_ports.add(port)
             stopped = trio.Event()
             outer.start_soon(stop_on_signal, signals, service, stopped)
+            outer.start_soon(give_memory_back)
             await nursery.start(serve_http, service, listener, stopped, most)
             shown = f"[{host}]" if ":" in host else host
             logger.info("listening on http://%s:%d, %d workers", shown, port, config.workers)

@@ -51,6 +51,8 @@ class Browser:
         self.product = version["product"]
         self.pages_open = 0
         self.pages_opened = 0
+        # One after the other.
+        self._died_opening = 0
         self.condemned: str | None = None
         self.ended = connection.ended
         self._connection = connection
@@ -117,13 +119,20 @@ class Browser:
                         target_id = await self._create_target(context_id)
                         async with self._attach(target_id, context_id, door, viewport) as page:
                             opening.deadline, opening.shield = math.inf, False
+                            self._died_opening = 0
                             yield page
                     if opening.cancelled_caught:
                         self.condemn("it opened no page")
                         raise ConnectionClosed(f"the browser opened no page within {CONTEXT_TIMEOUT_S:g} s")
                 except (SessionClosed, TargetCrashed, trio.Cancelled) as error:
                     fault = error
-                    raise
+                    if page is not None or isinstance(error, trio.Cancelled):
+                        raise
+                    # No fault of what it was to show. Without its zygote a browser starts no renderer any more.
+                    self._died_opening += 1
+                    if self._died_opening > 1:
+                        self.condemn("its pages die while they open")
+                    raise ConnectionClosed("the page died while it opened") from error
                 finally:
                     usable = not context_id or await self._dispose(context_id)
                     if usable and page is not None and page.picture_cut:

@@ -83,7 +83,7 @@ class Pool:
         self._open_one = open_one
         self._limits = limits
         self._lives: list[_Life] = []
-        self._lonely = trio.CapacityLimiter(browsers)
+        self._lonely = trio.Semaphore(browsers)
         self._closing = False
         self._changed = trio.Event()
         self._thread = trio.CapacityLimiter(1)
@@ -190,22 +190,28 @@ class Pool:
 
     async def _live(self, alone: bool = False, *, task_status: trio.TaskStatus[_Life]) -> None:
         """One browser, from its launch until its last page is closed; `alone`, until it is reserved no more."""
-        async with self._open_one() as browser:
-            life = _Life(browser, alone, reserved=alone)
-            self.launches += 1
-            for_whom = ", for one job alone" if alone else ""
-            logger.info("browser started: %s, pid %s%s", browser.product, browser.pid, for_whom)
-            self._lives.append(life)
-            try:
-                if not alone:
-                    self.fault = None
-                    self._notify()
-                task_status.started(life)
-                async with open_tasks() as tasks:
-                    tasks.start_soon(self._watch_answers, browser)
-                    await self._watch(life)
-            finally:
-                self._lives.remove(life)
+        life: _Life | None = None
+        try:
+            async with self._open_one() as browser:
+                life = _Life(browser, alone, reserved=alone)
+                self.launches += 1
+                for_whom = ", for one job alone" if alone else ""
+                logger.info("browser started: %s, pid %s%s", browser.product, browser.pid, for_whom)
+                self._lives.append(life)
+                try:
+                    if not alone:
+                        self.fault = None
+                        self._notify()
+                    task_status.started(life)
+                    async with open_tasks() as tasks:
+                        tasks.start_soon(self._watch_answers, browser)
+                        await self._watch(life)
+                finally:
+                    self._lives.remove(life)
+        except (LaunchError, ConnectionClosed) as error:
+            if life is None:
+                raise
+            self._retire(life, "ended", str(error))
 
     def _retire(self, life: _Life, reason: str, text: str) -> None:
         """Open no further page in a browser, and let its successor start."""

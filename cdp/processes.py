@@ -12,7 +12,8 @@ import attrs
 
 # In a profile folder: which group runs on it, for who finds the folder after its owner was killed.
 NOTE = "group"
-_HELD = re.compile(r"^Rss(?:Anon|Shmem):\s+(\d+) kB$", re.MULTILINE)
+# Bytes: a process may have any name, also one cut inside a letter.
+_HELD = re.compile(rb"^Rss(?:Anon|Shmem):\s+(\d+) kB$", re.MULTILINE)
 
 
 @attrs.frozen
@@ -26,7 +27,7 @@ class Process:
     def held_bytes(self) -> int:
         """Memory that only its end gives back: without the mapped files, which are most of a small renderer's RSS."""
         try:
-            return sum(map(int, _HELD.findall(Path(f"/proc/{self.pid}/status").read_text()))) * 1024
+            return sum(map(int, _HELD.findall(Path(f"/proc/{self.pid}/status").read_bytes()))) * 1024
         except OSError:
             return 0
 
@@ -42,10 +43,10 @@ def _read(pid: int) -> Process | None:
     """The process of a number; None for one that is gone, or only waits for PID 1 to reap it."""
     try:
         # The name in field 2 may hold anything, `)` included; state is field 3 of proc(5).
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
     except OSError:
         return None
-    return None if fields[0] in "ZX" else Process(pid, int(fields[19]))
+    return None if fields[0] in b"ZX" else Process(pid, int(fields[19]))
 
 
 def of_group(group: int) -> list[Process]:

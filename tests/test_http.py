@@ -1315,7 +1315,7 @@ def test_files_are_left_to_others(monkeypatch: pytest.MonkeyPatch, caplog: pytes
     limits: list[tuple[int, int]] = []
     monkeypatch.setattr(resource, "getrlimit", lambda _: (256, 1024))
     monkeypatch.setattr(resource, "setrlimit", lambda _, pair: limits.append(pair))
-    assert (raise_file_limit(), limits) == (512, [(1024, 1024)])
+    assert (raise_file_limit(1), limits) == (128, [(1024, 1024)])
     assert "only 1024 files may be open" in caplog.text
 
 

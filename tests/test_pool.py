@@ -322,6 +322,7 @@ async def test_browser_alone_is_for_its_body_only(autojump_clock: MockClock) -> 
 async def test_browser_alone_is_closed_though_no_page_was_opened(autojump_clock: MockClock) -> None:
     factory = Factory()
     async with open_pool(factory) as pool:
+        await pool.ready()
         async with pool.alone():
             pass
         await trio.sleep(2 * LOOK_S)
