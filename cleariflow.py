@@ -2158,6 +2158,7 @@ async def open_service(config: Config | None = None) -> AsyncIterator[Service]:
 
 # ---------------------------------------------------------------- HTTP
 
+# Of refusals, and of synchronous calls whose jobs failed; every other code of those is 424.
 HTTP_STATUS = {
     "invalid_request": 400,
     "blocked_target": 400,
@@ -2173,16 +2174,10 @@ HTTP_STATUS = {
     "draining": 503,
     "no_browser": 503,
     "storage_full": 503,
-    "deadline": 504,
-}
-# Of a synchronous call whose job failed; every other code is 424.
-SYNC_FAILURE_STATUS = {
-    "invalid_request": 400,
-    "blocked_target": 400,
-    "timeout": 504,
     "browser_lost": 503,
     "worker_lost": 503,
-    "internal": 500,
+    "deadline": 504,
+    "timeout": 504,
 }
 # Where the scope has the client's Host header, and the stack that closes files when the request is over.
 HOST_KEY = "cleariflow.host"
@@ -2464,7 +2459,7 @@ class Api:
             body["error"] |= {"retryable": job.retryable, "job_id": job.id}
             if job.error_index is not None:
                 body["error"]["index"] = job.error_index
-            return json_response(body, SYNC_FAILURE_STATUS.get(job.error_code, 424))
+            return json_response(body, HTTP_STATUS.get(job.error_code, 424))
         accept, artifact = request.accept_mimetypes, self.service.artifact(job)
         if accept.quality(artifact.content_type.partition(";")[0]) > accept.quality("application/json"):
             return await self.artifact_response(artifact)
