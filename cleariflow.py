@@ -83,19 +83,6 @@ from werkzeug.exceptions import HTTPException, RequestedRangeNotSatisfiable
 import cdp
 from cdp.actions import action_faults
 from cdp.emulation import viewport_of
-from cdp.errors import (
-    ActionFailed,
-    CDPError,
-    ConnectionClosed,
-    InvalidOption,
-    NavigationError,
-    NotAPage,
-    ScriptError,
-    SelectorNotFound,
-    SessionClosed,
-    TargetCrashed,
-    TooLarge,
-)
 from cdp.fetch import fetch
 from cdp.network import credentials_of, endpoint_of, parse_url, without_credentials
 from cdp.options import (
@@ -759,25 +746,25 @@ RETRIED_CODES = ("navigation_failed", "timeout", "page_crashed")
 RETRY_DELAYS_S = (0.5, 1.0, 2.0, 4.0, 8.0)
 
 # By class of the error, the first that fits. What is in no row is our own fault.
-FAILURE_CODES: tuple[tuple[type[CDPError], str], ...] = (
-    (InvalidOption, "invalid_request"),
-    (SelectorNotFound, "selector_not_found"),
-    (ScriptError, "script_error"),
-    (NotAPage, "not_a_page"),
-    (TooLarge, "too_large"),
-    (TargetCrashed, "page_crashed"),
-    (SessionClosed, "page_crashed"),
-    (ConnectionClosed, "browser_lost"),
+FAILURE_CODES: tuple[tuple[type[cdp.errors.CDPError], str], ...] = (
+    (cdp.errors.InvalidOption, "invalid_request"),
+    (cdp.errors.SelectorNotFound, "selector_not_found"),
+    (cdp.errors.ScriptError, "script_error"),
+    (cdp.errors.NotAPage, "not_a_page"),
+    (cdp.errors.TooLarge, "too_large"),
+    (cdp.errors.TargetCrashed, "page_crashed"),
+    (cdp.errors.SessionClosed, "page_crashed"),
+    (cdp.errors.ConnectionClosed, "browser_lost"),
 )
 
 
-def failure_of(error: CDPError) -> JobFailed | None:
+def failure_of(error: cdp.errors.CDPError) -> JobFailed | None:
     """What an error of the browser means for the job; None for one that must not happen."""
-    if isinstance(error, NavigationError):
+    if isinstance(error, cdp.errors.NavigationError):
         if error.blocked is not None:
             return JobFailed("blocked_target", f"blocked target: {error.blocked}")
         return JobFailed("navigation_failed", str(error), retryable=error.net_error in RETRYABLE_NET_ERRORS)
-    if isinstance(error, ActionFailed):
+    if isinstance(error, cdp.errors.ActionFailed):
         return JobFailed("action_failed", str(error), index=error.index)
     for kind, code in FAILURE_CODES:
         if isinstance(error, kind):
@@ -1675,7 +1662,7 @@ async def attempt(
                         output = await capture(visit, parsed, max_pixels)
                         whole.deadline = math.inf
                         return output
-    except CDPError as error:
+    except cdp.errors.CDPError as error:
         failure = failure_of(error)
         if failure is None:
             raise
@@ -1747,7 +1734,7 @@ async def fetch_output(policy: cdp.AddressPolicy, parsed: ScrapeRequest, progres
     progress.enter("navigate", "the server did not answer")
     try:
         fetched = await fetch(policy, parsed)
-    except NotAPage:
+    except cdp.errors.NotAPage:
         if auto:
             return None
         raise
