@@ -2419,19 +2419,10 @@ class Api:
 
     # The synchronous forms
 
-    async def capture_screenshot(self, prefix: ServiceName | None) -> Response:
-        return await self.capture("screenshot", await self.body())
+    async def capture_body(self, prefix: ServiceName | None, name: ServiceName) -> Response:
+        return await self.capture(name, await self.body())
 
-    async def capture_scrape(self, prefix: ServiceName | None) -> Response:
-        return await self.capture("scrape", await self.body())
-
-    async def get_screenshot(self, prefix: ServiceName | None) -> Response:
-        return await self.capture_query("screenshot")
-
-    async def get_scrape(self, prefix: ServiceName | None) -> Response:
-        return await self.capture_query("scrape")
-
-    async def capture_query(self, name: ServiceName) -> Response:
+    async def capture_query(self, prefix: ServiceName | None, name: ServiceName) -> Response:
         """The legacy form: every field is a query parameter."""
         if request.headers.get("Sec-Fetch-Site") == "cross-site":
             raise ValidationError([Fault("Sec-Fetch-Site", "pages of other sites may not drive this service")])
@@ -2477,10 +2468,8 @@ ROUTES: tuple[tuple[str, str, Handler], ...] = (
     ("DELETE", "/v1/jobs/<job_id>", Api.delete_job),
     ("GET", "/v1/jobs/<job_id>/result", Api.read_result),
     ("GET", "/v1/jobs/<job_id>/result/<name>", Api.read_result),
-    ("POST", "/v1/screenshot", Api.capture_screenshot),
-    ("POST", "/v1/scrape", Api.capture_scrape),
-    ("GET", "/v1/screenshot", Api.get_screenshot),
-    ("GET", "/v1/scrape", Api.get_scrape),
+    *(("POST", f"/v1/{name}", functools.partial(Api.capture_body, name=name)) for name in REQUEST_CLASSES),
+    *(("GET", f"/v1/{name}", functools.partial(Api.capture_query, name=name)) for name in REQUEST_CLASSES),
     ("GET", "/livez", Api.live),
     ("GET", "/readyz", Api.ready),
 )
