@@ -61,7 +61,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, 
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Annotated, Any, BinaryIO, Literal, TypeVar, cast, get_args
+from typing import Annotated, Any, BinaryIO, Literal, cast, get_args
 from urllib.parse import parse_qsl
 
 import attrs
@@ -2238,17 +2238,10 @@ class ListQuery:
     cursor: Annotated[int, Range(0), "`next` of the page before"] | None = None
 
 
-Q = TypeVar("Q", ReadQuery, ListQuery)
-
-
-def read_query(cls: type[Q]) -> Q:
-    """The query parameters as one value; raises ValidationError."""
-    return cast(Q, _parse_query(cast(Any, cls), request.query_string))
-
-
 # Every long-poll has the same.
 @functools.lru_cache(256)
-def _parse_query(cls: Any, query: bytes) -> Any:
+def read_query(cls: Any, query: bytes) -> Any:
+    """The query parameters as one value of a class; raises ValidationError."""
     pairs = [(name, text) for name, text in parse_qsl(query.decode(), keep_blank_values=True) if name != "api_key"]
     return structure(nested(pairs, cls), cls)
 
@@ -2301,7 +2294,7 @@ class Api:
 
     async def read_job(self, prefix: ServiceName | None, job_id: str) -> Response:
         job = self.service.job(job_id)
-        query = read_query(ReadQuery)
+        query: ReadQuery = read_query(ReadQuery, request.query_string)
         if query.wait:
             await self.service.wait(job, min(query.wait, MAX_WAIT_S))
         return await self.job_response(job, with_result=query.result)
@@ -2406,7 +2399,7 @@ class Api:
         return await self.job_response(job, with_result=False)
 
     async def list_jobs(self, prefix: ServiceName | None) -> Response:
-        query = read_query(ListQuery)
+        query: ListQuery = read_query(ListQuery, request.query_string)
         found = self.service.newest(
             service=self.service_name(prefix), state=query.status, before=query.cursor, limit=query.limit + 1
         )
