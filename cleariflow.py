@@ -2103,6 +2103,19 @@ class Service:
         self._waited.clear()
 
 
+def open_browser(
+    config: Config, policy: cdp.AddressPolicy, profiles: Path | None = None
+) -> AbstractAsyncContextManager[cdp.Browser]:
+    """A browser as the settings want it."""
+    return cdp.open_browser(
+        config.browser,
+        switches=config.browser_arg,
+        policy=policy,
+        profile_root=profiles,
+        max_message_bytes=cdp.max_message_bytes(config.max_pixels),
+    )
+
+
 @asynccontextmanager
 async def open_service(config: Config | None = None) -> AsyncIterator[Service]:
     """Run the service, without HTTP, until the body ends.
@@ -2113,20 +2126,11 @@ async def open_service(config: Config | None = None) -> AsyncIterator[Service]:
     config = config or load_config()
     store = Store(Path(config.data_dir), config.disk_budget)
     policy = config.policy
-
-    def open_browser() -> AbstractAsyncContextManager[cdp.Browser]:
-        return cdp.open_browser(
-            config.browser,
-            switches=config.browser_arg,
-            policy=policy,
-            profile_root=store.temporary,
-            max_message_bytes=cdp.max_message_bytes(config.max_pixels),
-        )
-
+    open_one = functools.partial(open_browser, config, policy, store.temporary)
     async with open_tasks() as writer:
         await writer.start(store.run)
         async with (
-            cdp.open_pool(open_browser, browsers=config.browsers, limits=config.browser_limits) as pool,
+            cdp.open_pool(open_one, browsers=config.browsers, limits=config.browser_limits) as pool,
             open_tasks() as workers,
         ):
             service = Service(config, store, pool, policy)
@@ -2967,12 +2971,7 @@ async def capture_once(name: ServiceName, flags: Mapping[str, Any], config: Conf
             async with open_tasks() as tasks:
                 await tasks.start(cancel_on_sigterm, scopes)
                 tell("start")
-                async with cdp.open_browser(
-                    config.browser,
-                    switches=config.browser_arg,
-                    policy=config.policy,
-                    max_message_bytes=cdp.max_message_bytes(config.max_pixels),
-                ) as browser:
+                async with open_browser(config, config.policy) as browser:
                     with trio.CancelScope() as within:
                         scopes.append(within)
                         made = await attempt(
