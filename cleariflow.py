@@ -652,6 +652,12 @@ class Job:
         """What it shows, for lists."""
         return str(self.request.get("url") or self.request.get("base_url") or "about:blank")
 
+    @property
+    def error_detail(self) -> dict[str, Any]:
+        """The contract's, of a failed job."""
+        detail = {"code": self.error_code, "retryable": self.retryable}
+        return detail if self.error_index is None else detail | {"index": self.error_index}
+
     def meta(self) -> dict[str, Any]:
         """The contract's `meta` about the execution."""
         return {name: getattr(self, name) for name in META_FIELDS}
@@ -2310,10 +2316,7 @@ class Api:
         if job.state is State.DONE and with_result:
             return await self.result_response(job, lambda result: body | {"result": result, "meta": meta})
         if job.state is State.FAILED:
-            detail: dict[str, Any] = {"code": job.error_code, "retryable": job.retryable}
-            if job.error_index is not None:
-                detail["index"] = job.error_index
-            body |= {"error": job.error, "error_detail": detail}
+            body |= {"error": job.error, "error_detail": job.error_detail}
         if job.state is State.QUEUED:
             meta["position"] = self.service.position(job)
         return json_response(body | {"meta": meta})
@@ -2429,12 +2432,8 @@ class Api:
         """Run a job now; its result, or the bare artifact where the client would rather have that."""
         job = await self.service.capture(name, given)
         if job.state is State.FAILED:
-            assert job.error_code is not None
-            body = error_body(job.error_code, job.error or "")
-            body["error"] |= {"retryable": job.retryable, "job_id": job.id}
-            if job.error_index is not None:
-                body["error"]["index"] = job.error_index
-            return json_response(body, HTTP_STATUS.get(job.error_code, 424))
+            error = job.error_detail | {"message": job.error, "job_id": job.id}
+            return json_response({"ok": False, "error": error}, HTTP_STATUS.get(error["code"], 424))
         accept, artifact = request.accept_mimetypes, self.service.artifact(job)
         if accept.quality(artifact.content_type.partition(";")[0]) > accept.quality("application/json"):
             return await self.artifact_response(artifact)
