@@ -1342,6 +1342,8 @@ class Store:
             raise StoreError(f"cannot use the data folder {folder}: {error}", error.errno) from error
         self._storage = JournalStorage(folder / "jobs.journal")
         self._table = JournalTable(self._storage, "jobs")
+        # The journal's own; see there.
+        self.flushed, self.run = self._storage.flushed, self._storage.run
         # Threads for artifacts of our own, as the journal's.
         self.file_limiter = trio.CapacityLimiter(8)
         # By number, newest last; lists rely on it.
@@ -1511,14 +1513,6 @@ class Store:
         self._note_secrets(job.number, {})
         if self.jobs.pop(job.id, None) is not None and job.number in self._storage.lines("jobs"):
             self._table.remove(doc_ids=[job.number])
-
-    async def flushed(self) -> None:
-        """See JournalStorage.flushed."""
-        await self._storage.flushed()
-
-    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """The journal's writer; when cancelled it writes what waits and closes the file."""
-        await self._storage.run(task_status=task_status)
 
     async def save_artifact(self, name: str, data: bytes) -> None:
         """Write a file so that it is whole on disk or not there; raises OSError.
