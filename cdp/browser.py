@@ -151,8 +151,7 @@ class Browser:
             # Loopback is not bypassed either.
             proxyBypassList="<-loopback>",
         )
-        context_id: str = reply["browserContextId"]
-        return context_id
+        return str(reply["browserContextId"])
 
     async def _create_target(self, context_id: str) -> str:
         *_, reply = await self._connection.send_all(
@@ -161,8 +160,7 @@ class Browser:
             ("Browser.grantPermissions", {"permissions": [], "browserContextId": context_id}),
             ("Target.createTarget", {"url": "about:blank", "browserContextId": context_id}),
         )
-        target_id: str = reply["targetId"]
-        return target_id
+        return str(reply["targetId"])
 
     @asynccontextmanager
     async def _attach(self, target_id: str, context_id: str, door: Door, viewport: Viewport) -> AsyncIterator[Page]:
