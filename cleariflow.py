@@ -1171,16 +1171,15 @@ class JournalStorage(Storage):
         """
         task_status.started()
         try:
-            # Whatever must be mended after loading is mended at once.
-            await self._commit()
             if self._file.holds_former:
                 # A killed process did not live to scrub.
                 self.scrub()
             while True:
+                # At once after loading too: something may have to be mended.
+                await self._commit()
                 due = self._scrub_at if self.fault is None else trio.current_time() + STORE_RETRY_S
                 with trio.CancelScope(deadline=due):
                     await self._changed.wait()
-                await self._commit()
         finally:
             if self._scrub_at < math.inf:
                 self._scrub_at = -math.inf
