@@ -314,16 +314,21 @@ async def test_command_that_a_browser_does_not_take_ends_with_its_time(quick: No
 
 
 @pytest.fixture
-def launched(tmp_path: Path) -> Callable[[str], str]:
-    """Makes an executable that is a browser with this address, as far as its launcher can tell."""
+def stand_in(tmp_path: Path) -> Callable[[str], str]:
+    """Makes an executable of a few lines of shell."""
 
-    def make(endpoint: str) -> str:
-        path = tmp_path / "virtual-headless"
-        path.write_text(f"#!/bin/sh\necho 'DevTools listening on {endpoint}' >&2\nexec sleep 1000\n")
+    def make(lines: str) -> str:
+        path = tmp_path / "stand-in-headless"
+        path.write_text(f"#!/bin/sh\n{lines}\n")
         path.chmod(0o755)
         return str(path)
 
     return make
+
+
+def listening(endpoint: str) -> str:
+    """Shell of a browser with this address, as far as its launcher can tell."""
+    return f"echo 'DevTools listening on {endpoint}' >&2; exec sleep 1000"
 
 
 @asynccontextmanager
@@ -373,7 +378,7 @@ async def test_attempt_on_a_browser_that_breaks_ends_in_time(
     quick: None,
     generous: Callable[[], None],
     tmp_path: Path,
-    launched: Callable[[str], str],
+    stand_in: Callable[[str], str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(cleariflow, "LOSSES_ALLOWED", 1)
@@ -387,7 +392,7 @@ async def test_attempt_on_a_browser_that_breaks_ends_in_time(
         monkeypatch.setattr(browser_module, "DISPOSE_TIMEOUT_S", 1.0)
     with nothing_left_open():
         async with open_virtual(command, how) as virtual:
-            async with open_run(tmp_path, browser=launched(virtual.endpoint), workers=1) as service:
+            async with open_run(tmp_path, browser=stand_in(listening(virtual.endpoint)), workers=1) as service:
                 job = await ended(service, {"url": "http://127.0.0.1/", "wait_until": "load", "timeout_ms": timeout_ms})
                 assert (job.error_code, job.attempts) == (code, attempts)
                 with trio.fail_after(QUICK_S):
@@ -398,20 +403,6 @@ async def test_attempt_on_a_browser_that_breaks_ends_in_time(
 
 # ---- Executables that are no browsers --------------------------------------------------------------------------------
 
-
-@pytest.fixture
-def stand_in(tmp_path: Path) -> Callable[[str], str]:
-    """Makes an executable of a few lines of shell."""
-
-    def make(lines: str) -> str:
-        path = tmp_path / "stand-in-headless"
-        path.write_text(f"#!/bin/sh\n{lines}\n")
-        path.chmod(0o755)
-        return str(path)
-
-    return make
-
-
 NOBODY = "ws://127.0.0.1:9/devtools/browser/A"
 
 
@@ -421,13 +412,11 @@ NOBODY = "ws://127.0.0.1:9/devtools/browser/A"
         pytest.param("exec sleep 1000", "did not listen within 0.5 s", id="silent"),
         pytest.param("exit 3", "ended at its start", id="gone"),
         pytest.param("echo no libnss3 >&2; exit 127", "ended at its start: no libnss3", id="complains"),
-        pytest.param(f"echo 'DevTools listening on {NOBODY}' >&2; exec sleep 1000", "cannot connect", id="deaf"),
+        pytest.param(listening(NOBODY), "cannot connect", id="deaf"),
         # Its end may be seen before its words are.
         pytest.param(f"echo 'DevTools listening on {NOBODY}' >&2", "cannot connect|ended at", id="listened-and-gone"),
         pytest.param("trap '' TERM INT HUP; while :; do sleep 1; done", "did not listen within 0.5 s", id="stubborn"),
-        pytest.param(
-            "echo 'DevTools listening on ws://127.0.0.1/nowhere' >&2; sleep 1000", "did not listen", id="lost"
-        ),
+        pytest.param(listening("ws://127.0.0.1/nowhere"), "did not listen", id="lost"),
     ],
 )
 async def test_service_tells_why_its_browser_does_not_start(
@@ -447,9 +436,7 @@ async def test_browser_that_floods_stderr_starts_all_the_same(
     quick: None, tmp_path: Path, stand_in: Callable[[str], str]
 ) -> None:
     async with open_virtual("", silence) as virtual:
-        flood = (
-            f"head -c 100000000 /dev/zero >&2; echo; echo 'DevTools listening on {virtual.endpoint}' >&2; sleep 1000"
-        )
+        flood = f"head -c 100000000 /dev/zero >&2; echo; {listening(virtual.endpoint)}"
         resident = psutil.Process().memory_info().rss
         with trio.fail_after(QUICK_S):
             async with open_browser(stand_in(flood)) as browser:
