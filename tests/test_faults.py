@@ -81,16 +81,31 @@ async def deafness(stream: trio.SocketStream) -> None:
     await trio.sleep_forever()
 
 
-async def half_a_frame(stream: trio.SocketStream) -> None:
-    """The head of a text of 1000 bytes, 5 of them, and silence."""
-    await stream.send_all(b"\x81\x7e\x03\xe8hello")
-    await silence(stream)
+def sending(name: str, data: bytes) -> Break:
+    """Sends these bytes, and then nothing."""
+
+    async def send(stream: trio.SocketStream) -> None:
+        await stream.send_all(data)
+        await silence(stream)
+
+    send.__name__ = name
+    return send
 
 
-async def half_a_head(stream: trio.SocketStream) -> None:
-    """A frame that ends within its own length, and silence."""
-    await stream.send_all(b"\x81\x7f\x00\x00")
-    await silence(stream)
+# The head of a text of 1000 bytes, and 5 of them.
+half_a_frame = sending("half_a_frame", b"\x81\x7e\x03\xe8hello")
+# A frame that ends within its own length.
+half_a_head = sending("half_a_head", b"\x81\x7f\x00\x00")
+garbage = sending("garbage", bytes(range(256)) * 8)
+# A text that is no UTF-8.
+bad_text = sending("bad_text", b"\x81\x02\xff\xfe")
+# As only clients send it.
+masked_frame = sending("masked_frame", b"\x81\x85abcdhello")
+# It closes in order, and then pings: nobody may answer any more.
+close_frame = sending("close_frame", b"\x88\x02\x03\xe8\x89\x00\x89\x00")
+# Messages that are no replies, or are to nobody.
+NONSENSE = (b"", b"{", b"[]", b"null", b'{"id":"1"}', b'{"id":99}', b'{"method":5}', b"[" * 120)
+nonsense = sending("nonsense", b"".join(bytes((0x81, len(text))) + text for text in NONSENSE))
 
 
 async def endless_message(stream: trio.SocketStream) -> None:
@@ -98,23 +113,6 @@ async def endless_message(stream: trio.SocketStream) -> None:
     await stream.send_all(b"\x01\x7e\xff\xff" + b"a" * 0xFFFF)
     while True:
         await stream.send_all(b"\x00\x7e\xff\xff" + b"a" * 0xFFFF)
-
-
-async def garbage(stream: trio.SocketStream) -> None:
-    await stream.send_all(bytes(range(256)) * 8)
-    await silence(stream)
-
-
-async def bad_text(stream: trio.SocketStream) -> None:
-    """A text that is no UTF-8."""
-    await stream.send_all(b"\x81\x02\xff\xfe")
-    await silence(stream)
-
-
-async def masked_frame(stream: trio.SocketStream) -> None:
-    """A frame as only clients send it."""
-    await stream.send_all(b"\x81\x85abcdhello")
-    await silence(stream)
 
 
 async def end(stream: trio.SocketStream) -> None:
@@ -125,19 +123,6 @@ async def end(stream: trio.SocketStream) -> None:
 async def reset(stream: trio.SocketStream) -> None:
     stream.setsockopt(trio.socket.SOL_SOCKET, trio.socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
     stream.socket.close()
-
-
-async def close_frame(stream: trio.SocketStream) -> None:
-    """Closes in order, and then pings: nobody may answer any more."""
-    await stream.send_all(b"\x88\x02\x03\xe8\x89\x00\x89\x00")
-    await silence(stream)
-
-
-async def nonsense(stream: trio.SocketStream) -> None:
-    """Messages that are no replies, or are to nobody."""
-    for text in (b"", b"{", b"[]", b"null", b'{"id":"1"}', b'{"id":99}', b'{"method":5}', b"[" * 120):
-        await stream.send_all(bytes((0x81, len(text))) + text)
-    await silence(stream)
 
 
 BREAKS: tuple[Break, ...] = (
