@@ -2574,7 +2574,7 @@ def behind_hypercorn(app: ASGIFramework) -> ASGIFramework:
             if message["type"] == "http.response.start" and not complete:
                 message = {**message, "headers": [*message["headers"], (b"connection", b"close")]}
             if message["type"] == "http.response.body" and not message.get("more_body", False):
-                with trio.CancelScope(shield=True, deadline=trio.current_time() + USER_TIMEOUT_MS / 1000):
+                with trio.move_on_after(USER_TIMEOUT_MS / 1000, shield=True):
                     await send(message)
             else:
                 await send(message)

@@ -112,9 +112,8 @@ class Browser:
                 fault: BaseException | None = None
                 # Shielded while it opens: a context whose id never reached us could not be disposed of, and no attempt
                 # would last long enough to tell a browser that opens no page any more.
-                deadline = trio.current_time() + CONTEXT_TIMEOUT_S
                 try:
-                    with trio.CancelScope(deadline=deadline, shield=True) as opening:
+                    with trio.move_on_after(CONTEXT_TIMEOUT_S, shield=True) as opening:
                         context_id = await self._create_context(door)
                         target_id = await self._create_target(context_id)
                         async with self._attach(target_id, context_id, door, viewport) as page:
@@ -190,7 +189,7 @@ class Browser:
 
     async def _draws(self) -> bool:
         """Whether an empty page can still be drawn; False when the browser is gone or condemned."""
-        with trio.CancelScope(deadline=trio.current_time() + PICTURE_TIMEOUT_S, shield=True) as scope:
+        with trio.move_on_after(PICTURE_TIMEOUT_S, shield=True) as scope:
             try:
                 async with self.open_page() as page:
                     await page.draw()
@@ -203,7 +202,7 @@ class Browser:
 
     async def _dispose(self, context_id: str) -> bool:
         """Close a context; False when the browser is gone or condemned."""
-        with trio.CancelScope(deadline=trio.current_time() + DISPOSE_TIMEOUT_S, shield=True) as scope:
+        with trio.move_on_after(DISPOSE_TIMEOUT_S, shield=True) as scope:
             try:
                 await self._connection.send("Target.disposeBrowserContext", browserContextId=context_id)
             except ConnectionClosed:

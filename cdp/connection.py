@@ -153,7 +153,7 @@ class Connection:
         self.check()
         self._last_id += 1
         message = encode(self._last_id, method, params)
-        with trio.CancelScope(deadline=trio.current_time() + WRITE_TIMEOUT_S, shield=True) as scope:
+        with trio.move_on_after(WRITE_TIMEOUT_S, shield=True) as scope:
             try:
                 await self._transport.send_message(message)
             except trio_websocket.ConnectionClosed as closed:
