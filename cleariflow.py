@@ -2978,16 +2978,15 @@ async def capture_once(name: ServiceName, flags: Mapping[str, Any], config: Conf
             tell.end()
     if any(scope.cancelled_caught for scope in scopes):
         raise SystemExit(128 + signal.SIGTERM)
+    main = made.main
     try:
         if to_file:
-            main = made.main
             for other, part in made.parts.items():
-                path = Path(output)
+                path = trio.Path(output)
                 if part is not main:
                     path = path.with_name(f"{path.stem}-{other}.{part.extension}")
-                await trio.Path(path).write_bytes(part.data)
+                await path.write_bytes(part.data)
         else:
-            main = made.main
             if len(made.parts) > 1:
                 result = json.dumps(result_of(name, made.parts, made.meta), ensure_ascii=False)
                 main = Part(result.encode(), "application/json")
