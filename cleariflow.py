@@ -605,7 +605,7 @@ class Artifact:
 class Job:
     """What a client submitted and what became of it."""
 
-    id: str
+    id: str = attrs.field(factory=lambda: str(uuid.uuid4()))
     """UUID4, so that it cannot be guessed."""
     number: int
     """The store's document id: rises with each job; the order of lists and, inside one priority, of the queue."""
@@ -1844,14 +1844,8 @@ class Service:
         if len(self._schedule) >= self.config.queue_limit:
             message = f"the queue is full: --queue-limit is {self.config.queue_limit}"
             raise ServiceError("queue_full", message, retry_after_s=5)
-        job = Job(
-            id=str(uuid.uuid4()),
-            number=self.store.next_number(),
-            service=service,
-            request=request_document(parsed),
-            priority=priority,
-            sync=sync,
-        )
+        number, document = self.store.next_number(), request_document(parsed)
+        job = Job(number=number, service=service, request=document, priority=priority, sync=sync)
         self.store.add(job)
         self._put(job)
         self._schedule.push(job)
@@ -2030,13 +2024,8 @@ class Service:
         elif job.state is not State.DONE:
             return
         self._put(job)
-        logger.info(
-            "%s after %d attempts%s",
-            job.state,
-            job.attempts,
-            f": {job.error}" if job.error else "",
-            extra={"job_id": job.id},
-        )
+        error_text = f": {job.error}" if job.error else ""
+        logger.info("%s after %d attempts%s", job.state, job.attempts, error_text, extra={"job_id": job.id})
         try:
             await self.store.flushed()
         except StoreError:
@@ -2524,11 +2513,10 @@ def create_app(service: Service) -> QuartTrio:
     async def refused_by_quart(error: HTTPException) -> Response:
         status = error.code or 500
         code = HTTP_ERROR_CODES.get(status, "invalid_request" if status < 500 else "internal")
-        message = (
-            f"the body is over --max-body, {service.config.max_body} bytes" if status == 413 else error.description
-        )
+        over = f"the body is over --max-body, {service.config.max_body} bytes"
+        message = over if status == 413 else error.description or error.name
         headers = {name: value for name, value in error.get_headers() if name in ("Allow", "Content-Range")}
-        return json_response(error_body(code, message or error.name), status, headers)
+        return json_response(error_body(code, message), status, headers)
 
     @app.errorhandler(Exception)
     async def broken(error: Exception) -> Response:
