@@ -19,8 +19,8 @@ from pathlib import Path
 import attrs
 import trio
 
-from tests.site import open_site, page
-from tests.test_end_to_end import Server, ended, open_server, submit
+from tests.site import noise, open_site, page
+from tests.test_end_to_end import Server, ended, open_server, raw_request, submit
 
 CLIENTS, ROUNDS, WAIT_S = 1000, 2, 60.0
 # As many connections at once for the rates.
@@ -64,10 +64,9 @@ class Client:
 
     async def ask(self, method: str, path: str, body: bytes = b"") -> int:
         """Send a request and read its answer; returns the length of the body."""
-        head = f"{method} {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
         if self._stream is None:
             self._stream = await trio.open_tcp_stream("127.0.0.1", self._port)
-        await self._stream.send_all(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
+        await self._stream.send_all(raw_request(method, path, body))
         while b"\r\n\r\n" not in self._rest:
             self._rest += await self._more()
         answer, _, self._rest = self._rest.partition(b"\r\n\r\n")
@@ -200,14 +199,6 @@ async def rates(folder: Path, url: str) -> None:
                 print(f"{name}: {answers / took:.0f} a second, {cpu_ms:.2f} ms of CPU each")
 
 
-NOISE = """<canvas width=4000 height=3500 style="display:block"></canvas><script>
-    const brush = document.querySelector("canvas").getContext("2d"), image = brush.createImageData(4000, 3500);
-    for (let i = 0; i < image.data.length; i += 65536)
-        crypto.getRandomValues(image.data.subarray(i, i + 65536));
-    for (let i = 3; i < image.data.length; i += 4) image.data[i] = 255;
-    brush.putImageData(image, 0, 0)</script>"""
-
-
 async def big_answer(folder: Path, pictured: str, scraped: str) -> None:
     """A picture of noise and a long document of many kinds of letters."""
     async with open_server(folder, "--workers", "1") as server, server.client() as client:
@@ -247,7 +238,7 @@ async def main(clients: int, rounds: int, wait_s: float) -> None:
         # Letters that JSON escapes, where nothing lays them out.
         letters = 'W\u00f6rter "und" Zeichen \u2013 \u6f22 \U0001f600\n' * 1_000_000
         document = site.add("/document", page(f"<script type=text/plain>{letters}</script>"))
-        pictured = site.add("/noise", page(NOISE, "<style>body{margin:0}</style>"))
+        pictured = site.add("/noise", noise(4000, 3500))
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
             await big_answer(folder / "big", pictured, document)

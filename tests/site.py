@@ -162,6 +162,31 @@ def page(body: str, head: str = "", title: str = "Test page") -> bytes:
     ).encode()
 
 
+def noise(width_px: int, height_px: int) -> bytes:
+    """A page that no format compresses."""
+    script = f"""
+        const brush = document.querySelector("canvas").getContext("2d");
+        const image = brush.createImageData({width_px}, {height_px});
+        for (let i = 0; i < image.data.length; i += 50000) crypto.getRandomValues(image.data.subarray(i, i + 50000));
+        for (let i = 3; i < image.data.length; i += 4) image.data[i] = 255;
+        brush.putImageData(image, 0, 0)"""
+    canvas = f'<canvas width={width_px} height={height_px} style="display:block"></canvas>'
+    return page(f"{canvas}<script>{script}</script>", "<style>body{margin:0}</style>")
+
+
+async def bare_stream(port: int, *, receive_bytes: int | None = None) -> trio.SocketStream:
+    """A connection to a port of this machine, with a small receive buffer where one is given."""
+    plain = trio.socket.socket()
+    try:
+        if receive_bytes is not None:
+            plain.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_bytes)
+        await plain.connect(("127.0.0.1", port))
+    except BaseException:
+        plain.close()
+        raise
+    return trio.SocketStream(plain)
+
+
 def css_colour(colour: tuple[int, int, int]) -> str:
     return f"rgb({colour[0]},{colour[1]},{colour[2]})"
 

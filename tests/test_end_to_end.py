@@ -8,7 +8,6 @@ import json
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -38,7 +37,7 @@ from tests.pages import (
     SWAGGER_TITLE,
     mount,
 )
-from tests.site import OK_TEXT, RED, WHITE, Answer, Exchange, Site, page
+from tests.site import OK_TEXT, RED, WHITE, Answer, Exchange, Site, bare_stream, noise, page
 
 PROGRAM = Path(__file__).parent.parent / "cleariflow.py"
 LISTENING = re.compile(r"listening on (http://127\.0\.0\.1:\d+)")
@@ -540,21 +539,13 @@ def raw_request(method: str, path: str, body: bytes = b"") -> bytes:
 
 async def connect(client: httpx.AsyncClient, *, receive_bytes: int | None = None) -> trio.SocketStream:
     """A bare connection to where the client goes, with a small receive buffer where one is given."""
-    plain = trio.socket.socket()
-    if receive_bytes is not None:
-        plain.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_bytes)
-    await plain.connect((client.base_url.host, client.base_url.port))
-    return trio.SocketStream(plain)
+    assert client.base_url.port is not None
+    return await bare_stream(client.base_url.port, receive_bytes=receive_bytes)
 
 
 async def large_result(client: httpx.AsyncClient, site: Site) -> str:
     """A job whose result, a picture of noise, is 12 MB: more than all buffers between server and client take."""
-    noise = """<canvas width=2000 height=2000 style="display:block"></canvas><script>
-        const brush = document.querySelector("canvas").getContext("2d"), image = brush.createImageData(2000, 2000);
-        for (let i = 0; i < image.data.length; i += 50000) crypto.getRandomValues(image.data.subarray(i, i + 50000));
-        for (let i = 3; i < image.data.length; i += 4) image.data[i] = 255;
-        brush.putImageData(image, 0, 0)</script>"""
-    url = site.add("/noise", page(noise, "<style>body{margin:0}</style>"))
+    url = site.add("/noise", noise(2000, 2000))
     job_id = await submit(client, "screenshot", url=url, format="png", viewport={"width": 2000, "height": 2000})
     assert (await ended(client, job_id))["status"] == "done"
     return job_id

@@ -10,7 +10,6 @@ import logging
 import random
 import re
 import resource
-import socket
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -53,7 +52,7 @@ from cleariflow import (
     serve_http,
     tame_hypercorn,
 )
-from tests.site import Site
+from tests.site import Site, bare_stream
 from tests.test_service import URL, FakePool, Gate, at_once, open_disk, open_house
 
 JSON = "application/json"
@@ -1173,11 +1172,7 @@ class Served(Api):
 
     async def connect(self, *, receive_bytes: int | None = None) -> trio.SocketStream:
         """A connection, with a small receive buffer where one is given."""
-        plain = trio.socket.socket()
-        if receive_bytes is not None:
-            plain.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_bytes)
-        await plain.connect(("127.0.0.1", self.port))
-        return trio.SocketStream(plain)
+        return await bare_stream(self.port, receive_bytes=receive_bytes)
 
 
 @asynccontextmanager

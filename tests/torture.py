@@ -48,7 +48,7 @@ from PIL import Image
 from cdp.tasks import open_tasks
 from cleariflow import LATE_CAPTURE_S, LOSSES_ALLOWED, RETRIED_CODES
 from tests.hostile import BAND_PX, BANDS, BIG_BYTES, KINDS, PARAGRAPHS, TOKEN, Kind, Pages, colour_of, mount, small
-from tests.site import Site, open_site
+from tests.site import Site, bare_stream, open_site
 from tests.test_end_to_end import LISTENING, PROGRAM, Server, is_alive, raw_request
 
 # ---- Constants -------------------------------------------------------------------------------------------------------
@@ -993,14 +993,9 @@ async def misbehave(run: Run) -> None:
 
 async def bad_client(run: Run, act: Callable[[Run, trio.SocketStream], Awaitable[None]]) -> None:
     """A bare connection with a small buffer, for at most 10 s."""
-    plain = trio.socket.socket()
-    plain.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     with contextlib.suppress(OSError, trio.BrokenResourceError), trio.move_on_after(10):
-        try:
-            await plain.connect(("127.0.0.1", run.service.port))
-            await act(run, trio.SocketStream(plain))
-        finally:
-            plain.close()
+        async with await bare_stream(run.service.port, receive_bytes=4096) as stream:
+            await act(run, stream)
 
 
 async def half_a_head(run: Run, stream: trio.SocketStream) -> None:
