@@ -2255,13 +2255,10 @@ class Api:
             message = f"the host {host[:MAX_ECHO]!r} is not known here; --allow-host {host[:MAX_ECHO]} would accept it"
             raise ValidationError([Fault("Host", message)])
 
-    def service_name(self, prefix: ServiceName | None) -> ServiceName | None:
+    def service_name(self) -> ServiceName | None:
         """The service that the Host header, else the path's prefix, names."""
-        label = client_host().partition(".")[0]
-        for name in REQUEST_CLASSES:
-            if label == name:
-                return name
-        return prefix
+        named = (client_host().partition(".")[0], request.path.split("/")[1])
+        return next((name for label in named for name in REQUEST_CLASSES if name == label), None)
 
     async def body(self) -> Any:
         """The JSON body."""
@@ -2273,9 +2270,9 @@ class Api:
 
     # Jobs
 
-    async def create_job(self, prefix: ServiceName | None) -> Response:
+    async def create_job(self) -> Response:
         submission = structure(await self.body(), Submission)
-        name = self.service_name(prefix) or submission.service
+        name = self.service_name() or submission.service
         if name is None:
             raise ValidationError([Fault("service", SERVICE_HINT)])
         if submission.service not in (None, name):
@@ -2284,7 +2281,7 @@ class Api:
         location = f"{self.service.config.root_path}/v1/jobs/{job.id}"
         return json_response({"job_id": job.id}, 202, {"Location": location})
 
-    async def read_job(self, prefix: ServiceName | None, job_id: str) -> Response:
+    async def read_job(self, job_id: str) -> Response:
         job = self.service.job(job_id)
         query: ReadQuery = read_query(ReadQuery, request.query_string)
         if query.wait:
@@ -2351,7 +2348,7 @@ class Api:
         response.response = TrioIterableBody(body())
         response.timeout = ANSWER_S + size / SLOWEST_BYTES_PER_S
 
-    async def read_result(self, prefix: ServiceName | None, job_id: str, name: str | None = None) -> Response:
+    async def read_result(self, job_id: str, name: str | None = None) -> Response:
         return await self.artifact_response(self.service.artifact(self.service.job(job_id), name))
 
     async def artifact_response(self, artifact: Artifact) -> Response:
@@ -2376,7 +2373,7 @@ class Api:
         response.headers["Content-Security-Policy"] = "sandbox"
         return response
 
-    async def delete_job(self, prefix: ServiceName | None, job_id: str) -> Response:
+    async def delete_job(self, job_id: str) -> Response:
         job = self.service.job(job_id)
         if job.ended:
             return await self.job_response(job, with_result=False)
@@ -2388,10 +2385,10 @@ class Api:
             raise ServiceError("storage_full", message, retry_after_s=10) from error
         return await self.job_response(job, with_result=False)
 
-    async def list_jobs(self, prefix: ServiceName | None) -> Response:
+    async def list_jobs(self) -> Response:
         query: ListQuery = read_query(ListQuery, request.query_string)
         found = self.service.newest(
-            service=self.service_name(prefix), state=query.status, before=query.cursor, limit=query.limit + 1
+            service=self.service_name(), state=query.status, before=query.cursor, limit=query.limit + 1
         )
         rows = [
             {"job_id": job.id, "service": job.service, "status": job.state, "url": job.url, "meta": job.meta()}
@@ -2402,10 +2399,10 @@ class Api:
 
     # The synchronous forms
 
-    async def capture_body(self, prefix: ServiceName | None, name: ServiceName) -> Response:
+    async def capture_body(self, name: ServiceName) -> Response:
         return await self.capture(name, await self.body())
 
-    async def capture_query(self, prefix: ServiceName | None, name: ServiceName) -> Response:
+    async def capture_query(self, name: ServiceName) -> Response:
         """The legacy form: every field is a query parameter."""
         if request.headers.get("Sec-Fetch-Site") == "cross-site":
             raise ValidationError([Fault("Sec-Fetch-Site", "pages of other sites may not drive this service")])
@@ -2424,10 +2421,10 @@ class Api:
 
     # Health
 
-    async def live(self, prefix: ServiceName | None) -> Response:
+    async def live(self) -> Response:
         return json_response({"ok": True})
 
-    async def ready(self, prefix: ServiceName | None) -> Response:
+    async def ready(self) -> Response:
         service, fault = self.service, self.service.store.fault
         for code, reason in (
             ("draining", "the service is stopping" if service.draining else None),
@@ -2481,18 +2478,9 @@ def create_app(service: Service) -> QuartTrio:
     app.config["RESPONSE_TIMEOUT"] = ANSWER_S
     api = Api(service)
 
-    def view(handler: Handler, prefix: ServiceName | None) -> Handler:
-        async def run(**arguments: str) -> Response:
-            return await handler(api, prefix, **arguments)
-
-        return run
-
-    prefixes: tuple[ServiceName | None, ...] = (None, *REQUEST_CLASSES)
     for method, path, handler in ROUTES:
-        for prefix in prefixes:
-            rule = f"/{prefix}{path}" if prefix else path
-            app.add_url_rule(rule, f"{method} {rule}", view(handler, prefix), methods=[method])
-
+        for rule in (path, *(f"/{name}{path}" for name in REQUEST_CLASSES)):
+            app.add_url_rule(rule, f"{method} {rule}", functools.partial(handler, api), methods=[method])
     app.before_request(api.check_host)
 
     @app.after_request
