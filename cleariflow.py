@@ -21,7 +21,7 @@ Invariants
         journal's older lines lose them within `SCRUB_S`. Only what is set aside as damaged is left as it is.
 
 Sections: constants, errors, configuration, requests, jobs and transitions, policies, schedule, journal file, journal
-storage, store, attempt, service, HTTP, HTTP server, command line.
+storage, store, attempt, service, HTTP messages, HTTP handlers, HTTP application, HTTP server, command line.
 """
 
 from __future__ import annotations
@@ -2135,7 +2135,7 @@ async def open_service(config: Config | None = None) -> AsyncIterator[Service]:
                 pool.give_up()
 
 
-# ---------------------------------------------------------------- HTTP
+# ---------------------------------------------------------------- HTTP messages
 
 # Of refusals, and of synchronous calls whose jobs failed; every other code of those is 424.
 HTTP_STATUS = {
@@ -2236,6 +2236,25 @@ def read_query(cls: Any, query: bytes) -> Any:
     """The query parameters as one value of a class; raises ValidationError."""
     pairs = [(name, text) for name, text in parse_qsl(query.decode(), keep_blank_values=True) if name != "api_key"]
     return structure(nested(pairs, cls), cls)
+
+
+@contextlib.contextmanager
+def artifact_present() -> Iterator[None]:
+    """An artifact may expire between the look at its job and its reading: that is `expired` too."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise ServiceError("expired", RESULT_GONE) from None
+
+
+def client_host() -> str:
+    """The Host header's name in lower case, without port and brackets; empty where HTTP/1.0 has none."""
+    host = str(cast("dict[str, Any]", request.scope)[HOST_KEY])
+    bracketed = re.fullmatch(r"\[([^\]]*)\](:[0-9]*)?", host)
+    return (bracketed[1] if bracketed else host.partition(":")[0]).lower().removesuffix(".")
+
+
+# ---------------------------------------------------------------- HTTP handlers
 
 
 class Api:
@@ -2451,23 +2470,7 @@ ROUTES: tuple[tuple[str, str, Handler], ...] = (
 )
 
 
-@contextlib.contextmanager
-def artifact_present() -> Iterator[None]:
-    """An artifact may expire between the look at its job and its reading: that is `expired` too."""
-    try:
-        yield
-    except FileNotFoundError:
-        raise ServiceError("expired", RESULT_GONE) from None
-
-
-def client_host() -> str:
-    """The Host header's name in lower case, without port and brackets; empty where HTTP/1.0 has none."""
-    host = str(cast("dict[str, Any]", request.scope)[HOST_KEY])
-    bracketed = re.fullmatch(r"\[([^\]]*)\](:[0-9]*)?", host)
-    return (bracketed[1] if bracketed else host.partition(":")[0]).lower().removesuffix(".")
-
-
-# ---------------------------------------------------------------- HTTP server
+# ---------------------------------------------------------------- HTTP application
 
 
 def create_app(service: Service) -> QuartTrio:
@@ -2562,6 +2565,9 @@ def behind_hypercorn(app: ASGIFramework) -> ASGIFramework:
             await noting_receive()
 
     return cast(ASGIFramework, call)
+
+
+# ---------------------------------------------------------------- HTTP server
 
 
 class Connections:
