@@ -347,7 +347,8 @@ PAGE_ONLY: dict[Break, Outcome] = {
 OUTCOMES: dict[str, dict[Break, Outcome]] = {
     "Target.createBrowserContext": LOST,
     "Target.createTarget": LOST,
-    "Page.enable": {**LOST, end: ("page_crashed", 1, 1)},
+    # Of a page that dies while it opens only the second costs the browser.
+    "Page.enable": {**LOST, end: ("browser_lost", 2, 2)},
     "Page.navigate": PAGE_ONLY,
     "DOM.getOuterHTML": PAGE_ONLY,
     "Target.disposeBrowserContext": dict.fromkeys(SOCKET_FAULTS, (None, 1, 2)),
