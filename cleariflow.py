@@ -155,7 +155,7 @@ FILES_OF_A_PAGE = 256
 BACKLOG = 1024
 # Answers are read, encoded and sent in pieces of this; a multiple of 3, as base64 has no padding inside.
 PIECE_BYTES = 3 * 2**16
-# Between two returns of freed memory to the system; one takes some ms.
+# Between two returns of freed memory to the system; one takes up to 50 ms.
 TRIM_S = 10.0
 # Open connections have this long to take the answers that are ready when the service stops.
 HTTP_GRACE_S = 1.0
@@ -2760,7 +2760,8 @@ async def give_memory_back() -> None:
         return
     while True:
         await trio.sleep(TRIM_S)
-        trim(0)
+        with contextlib.suppress(OSError):
+            await in_thread(trim, 0)
 
 
 async def serve(config: Config) -> None:
