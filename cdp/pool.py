@@ -243,7 +243,7 @@ class Pool:
             if limits.memory_bytes is not None and browser.pages_open:
                 await self._check_memory(life, limits.memory_bytes)
             unused_s = trio.current_time() - self._unused_since
-            if limits.idle_s is not None and not self._users and unused_s >= limits.idle_s:
+            if limits.idle_s is not None and not (life.alone or self._users) and unused_s >= limits.idle_s:
                 self._retire(life, "idle", f"no page was open for {limits.idle_s:g} s")
         self._retire(life, "ended", browser.condemned or "it ended")
 
