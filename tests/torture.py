@@ -405,7 +405,7 @@ GIVEN_UP = re.compile(r"browser (\d+) is given up \((\w+)\): (.*)", re.DOTALL)
 # The service's own end gives its browsers up too; that is no loss.
 CLOSED = "the pool is closed"
 # Browsers that lose no page: they are closed when their last one is.
-DRAINED = ("uses", "idle", "alone")
+DRAINED = ("uses", "idle")
 
 
 class Log:
