@@ -35,7 +35,7 @@ from cdp import egress, launcher, pool, scrape
 from cdp.browser import connect_browser, open_browser
 from cdp.connection import open_connection
 from cdp.errors import CDPError, ConnectionClosed, LaunchError, NavigationError, TargetCrashed
-from cdp.tasks import open_tasks
+from cdp.tasks import in_thread, open_tasks
 from cleariflow import (
     JOB_TRANSITIONS,
     LOSSES_ALLOWED,
@@ -603,6 +603,25 @@ async def test_job_cancelled_while_its_document_is_read_gives_its_worker_back(tm
         with trio.fail_after(1):
             service.cancel(job)
             await service.wait(await service.submit("scrape", {"url": site.url("/ok"), "render": False}))
+
+
+async def test_look_up_without_a_thread_finds_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    # A page that starts workers without end can take all that a container may have.
+    async def getaddrinfo(*_: object, **__: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(trio.socket, "getaddrinfo", getaddrinfo)
+    assert await egress._look_up("example.test", 80) == []
+
+
+async def test_call_without_a_thread_is_a_fault_that_may_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def run_sync(*_: object, **__: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(trio.to_thread, "run_sync", run_sync)
+    with pytest.raises(OSError, match="new thread") as caught:
+        await in_thread(len, "")
+    assert caught.value.errno in cleariflow.DISK_ERRORS
 
 
 async def test_lookups_that_last_take_no_thread_from_others(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,6 +10,8 @@ import logging
 import random
 import re
 import resource
+import socket
+import struct
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -1301,6 +1303,25 @@ async def test_no_more_connections_than_allowed(tmp_path: Path, caplog: pytest.L
         assert caplog.text.count("2 connections are open") == 1
         await polls[0].aclose()
         await wait_all_tasks_blocked(0.1)
+        async with await server.connect() as more:
+            await more.send_all(head("GET", "/livez"))
+            await receive(more, b'{"ok": true}')
+
+
+@pytest.mark.parametrize("how", ["reset", "close"])
+async def test_connection_with_one_request_too_many_ends_with_its_client(tmp_path: Path, how: str) -> None:
+    # hypercorn's reader waits before the second one, and hears of nothing.
+    async with served(tmp_path, most=2) as server:
+        job = await server.ended("screenshot")
+        grow(server, job, bytes(LARGE_BYTES))
+        for _ in range(2):
+            stream = await server.connect(receive_bytes=4096)
+            await stream.send_all(2 * head("GET", f"/v1/jobs/{job.id}/result"))
+            await receive(stream, b"HTTP/1.1 200")
+            if how == "reset":
+                stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            await stream.aclose()
+        await wait_all_tasks_blocked(0.2)
         async with await server.connect() as more:
             await more.send_all(head("GET", "/livez"))
             await receive(more, b'{"ok": true}')

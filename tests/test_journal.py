@@ -734,6 +734,45 @@ def test_fault_at_any_step_of_a_fold_loses_nothing(path: Path, monkeypatch: pyte
     raise AssertionError("a fold has more such steps")
 
 
+async def test_scrub_without_room_is_tried_again(store: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cleariflow, "SCRUB_S", 0.05)
+    await store.put(1)
+    store.table.update({"n": 2}, doc_ids=[1])
+    inode = store.path.stat().st_ino
+    with failing("open", errno.ENOSPC):
+        store.storage.scrub()
+        await trio.sleep(0.1)
+        await store.flush()
+        assert store.path.stat().st_ino == inode
+    await trio.sleep(0.2)
+    assert store.path.stat().st_ino != inode
+
+
+async def test_scrub_on_a_disk_that_refuses_is_no_busy_loop(store: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cleariflow, "SCRUB_S", 0.0)
+    with failing("open", errno.ENOSPC) as folds, failing("pwrite", errno.ENOSPC) as writes:
+        store.storage.scrub()
+        await store.put_in_vain(1, errno.ENOSPC)
+        await trio.sleep(0.3)
+        assert len(folds) + len(writes) <= 4
+    await store.flush()
+    store.assert_sound()
+
+
+async def test_faults_of_the_disk_are_reported_once(store: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cleariflow, "STORE_RETRY_S", 0.02)
+    with failing("pwrite", errno.EIO) as tries:
+        await store.put_in_vain(1, errno.EIO)
+        await trio.sleep(0.3)
+        assert len(tries) > 2
+    await store.flush()
+    said = store.storage.reports
+    assert [report.partition(":")[0] for report in said] == [
+        "the store cannot be written",
+        "the store can be written again",
+    ]
+
+
 async def test_fold_without_room_is_put_off_and_appending_goes_on(store: Running) -> None:
     inode = store.path.stat().st_ino
     store.storage._file._fold_at = -1

@@ -1257,6 +1257,33 @@ async def test_who_waits_for_a_job_is_woken_by_the_end_of_the_drain(autojump_clo
                 await house.service.drain(1)
 
 
+async def test_who_waits_is_woken_though_the_drain_is_cut_off(autojump_clock: MockClock) -> None:
+    async with open_house(Gate()) as house:
+        job = await house.submit()
+        await house.pool.reached(1)
+        with trio.fail_after(2):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(house.service.wait, job)
+                await wait_all_tasks_blocked()
+                with trio.move_on_after(1):
+                    await house.service.drain(100)
+
+
+async def test_bug_at_the_end_of_a_job_fails_it_and_spares_the_worker(
+    monkeypatch: pytest.MonkeyPatch, autojump_clock: MockClock
+) -> None:
+    async def save(name: str, data: bytes) -> None:
+        await trio.lowlevel.checkpoint()
+        raise MemoryError
+
+    async with open_house() as house:
+        with monkeypatch.context() as patch:
+            patch.setattr(house.store, "save_artifact", save)
+            job = await house.service.wait(await house.submit())
+            assert (job.state, job.error_code) == (State.FAILED, "internal")
+        assert (await house.service.wait(await house.submit(1))).state is State.DONE
+
+
 # ---- Recovery --------------------------------------------------------------------------------------------------------
 
 

@@ -255,6 +255,22 @@ async def test_secrets_of_a_job_that_was_removed_leave_the_disk(
     assert b"hush" not in (tmp_path / "jobs.journal").read_bytes()
 
 
+async def test_folder_among_the_artifacts_is_left_alone(tmp_path: Path) -> None:
+    # As where a volume is mounted.
+    (tmp_path / "artifacts" / "lost+found").mkdir(parents=True)
+    async with open_store(tmp_path):
+        assert (tmp_path / "artifacts" / "lost+found").is_dir()
+
+
+async def test_store_that_breaks_while_it_loads_is_unlocked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(Store, "_load", lambda _: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            Store(tmp_path)
+    async with open_store(tmp_path):
+        pass
+
+
 async def test_change_without_secrets_folds_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cleariflow, "SCRUB_S", 0.0)
     async with open_store(tmp_path) as store:
