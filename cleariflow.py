@@ -2754,7 +2754,11 @@ async def serve_http(
 async def give_memory_back() -> None:
     """Return to the system what was freed, for ever; glibc alone keeps a good part of it, more with each hour."""
     try:
-        trim = ctypes.CDLL(None).malloc_trim
+        libc = ctypes.CDLL(None)
+        # Larger blocks are mapped alone: their end frees them at once. By itself glibc stops that after the first.
+        m_mmap_threshold = -3
+        libc.mallopt(m_mmap_threshold, 2**20)
+        trim = libc.malloc_trim
     except (OSError, AttributeError):
         # Another library, which has no such call.
         return

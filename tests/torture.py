@@ -512,8 +512,8 @@ class Judge:
         losses = self.losses(window) + self.count(window, "service killed")
         if losses > LOSSES_ALLOWED:
             outcomes |= {"browser_lost", "worker_lost"}
-        if record.sync and record.kind.hostile:
-            # Its time is short, and the queue is never empty.
+        if record.sync:
+            # The queue is never empty, and jobs of a larger priority go first.
             outcomes.add("deadline")
         return outcomes
 
@@ -554,7 +554,9 @@ class Judge:
         page_failures = sum(codes[code] for code in RETRIED_CODES)
         if page_failures > record.request["retries"] + 1:
             yield f"{page_failures} attempts for {record.request['retries']} retries"
-        limits = {"browser_lost": self.losses(window), "worker_lost": self.count(window, "service killed")}
+        # A page that dies while it opens is lost too: nothing of what it was to show was in it.
+        lost = self.losses(window) + self.count(window, "renderer killed")
+        limits = {"browser_lost": lost, "worker_lost": self.count(window, "service killed")}
         for code, limit in limits.items():
             if codes[code] > limit:
                 yield f"{codes[code]} attempts {code} where {limit} were lost"
