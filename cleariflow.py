@@ -252,18 +252,9 @@ class Config:
         """When a browser is replaced."""
         return cdp.Limits(
             uses=self.browser_uses or None,
-            memory_bytes=self.browser_memory or memory_bytes() // 2 // self.browsers,
+            memory_bytes=self.browser_memory or cdp.memory_bytes() // 2 // self.browsers,
             idle_s=self.browser_idle or None,
         )
-
-
-def memory_bytes() -> int:
-    """What this machine has, or this container may use."""
-    sizes = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
-    for limit in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
-        with contextlib.suppress(OSError, ValueError):
-            sizes.append(int(Path(limit).read_text()))
-    return min(sizes)
 
 
 ENV_PREFIX = "CLEARIFLOW_"

@@ -15,7 +15,7 @@ from .capture import Picture
 from .egress import AddressPolicy
 from .page import Page, max_message_bytes
 from .pool import Limits, Pool, open_pool
-from .processes import end_leftovers
+from .processes import end_leftovers, memory_bytes
 
 __all__ = [
     "AddressPolicy",
@@ -28,6 +28,7 @@ __all__ = [
     "end_leftovers",
     "errors",
     "max_message_bytes",
+    "memory_bytes",
     "open_browser",
     "open_pool",
     "options",

@@ -265,7 +265,7 @@ async def _end_group(process: subprocess.Popen[bytes]) -> None:
         # The leader looks like a zombie while its other threads still die: only the reaping tells.
         if process.poll() is not None and not of_group(process.pid):
             break
-        # A look at all processes takes 2 ms.
+        # Each look goes through all processes of the machine.
         await trio.sleep(pause)
         pause = min(2 * pause, 0.05)
     process.poll()

@@ -1,4 +1,4 @@
-"""A browser's processes as /proc shows them: one process group, whose leader is the main process."""
+"""A browser's processes as /proc shows them: one process group, whose leader is the main process; and their memory."""
 
 from __future__ import annotations
 
@@ -59,6 +59,15 @@ def of_group(group: int) -> list[Process]:
                 if os.getpgid(pid) == group and (process := _read(pid)) is not None:
                     members.append(process)
     return members
+
+
+def memory_bytes() -> int:
+    """What this machine has, or this container may use."""
+    sizes = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
+    for limit in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+        with contextlib.suppress(OSError, ValueError):
+            sizes.append(int(Path(limit).read_text()))
+    return min(sizes)
 
 
 def note_group(profile: Path, leader: int) -> None:

@@ -862,14 +862,19 @@ async def test_refused_artifact_is_tried_again(
         assert (store.artifacts / "x.png").read_bytes() == b"data"
 
 
+async def save_in_vain(store: Store, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    """Save an artifact on a disk that refuses it with this error."""
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", refusing(number))
+        with pytest.raises(OSError, match=os.strerror(number)):
+            await store.save_artifact("x.png", b"data")
+
+
 async def test_artifact_that_stays_refused_fails_and_leaves_no_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, autojump_clock: MockClock
 ) -> None:
     async with open_store(tmp_path) as store:
-        with monkeypatch.context() as patch:
-            patch.setattr(os, "fsync", refusing(errno.ENOSPC))
-            with pytest.raises(OSError, match="No space"):
-                await store.save_artifact("x.png", b"data")
+        await save_in_vain(store, monkeypatch, errno.ENOSPC)
         assert trio.current_time() == cleariflow.ARTIFACT_RETRY_S
         assert os.listdir(store.artifacts) == []
 
@@ -878,10 +883,7 @@ async def test_artifact_that_can_never_be_saved_fails_at_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, autojump_clock: MockClock
 ) -> None:
     async with open_store(tmp_path) as store:
-        with monkeypatch.context() as patch:
-            patch.setattr(os, "fsync", refusing(errno.EFBIG))
-            with pytest.raises(OSError, match="too large"):
-                await store.save_artifact("x.png", b"data")
+        await save_in_vain(store, monkeypatch, errno.EFBIG)
         assert (trio.current_time(), store.fault) == (0, None)
 
 
