@@ -61,9 +61,9 @@ class MainFrame:
         self.frame_id = frame_id
         self.document = Document()
         self.url = "about:blank"
-        # How many documents came since the last navigation of ours, and whether one of them was loaded.
+        # How many documents came since the last navigation of ours, and whether one of them was read to its end.
         self.documents = 0
-        self.loaded = False
+        self.complete = False
         # The document that stopped loading last: by its load event, or by `window.stop()` without one.
         self.stopped_at = ""
         # The document whose next one is not waited for any longer.
@@ -93,8 +93,10 @@ class MainFrame:
         if moment == "init" or loader_id != self.document.loader_id:
             self.document = Document(loader_id)
         self.document.lifecycle.add(moment)
+        if moment == "DOMContentLoaded":
+            # Not "load": what a document does while its load event lasts may end it before that is told.
+            self.complete = self.complete or self.document.unreachable_url is None
         if moment == "load":
-            self.loaded = self.loaded or self.document.unreachable_url is None
             # The end of a film's document, which the film takes over, is not told.
             self._traffic.give_up([loader_id])
 

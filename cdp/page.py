@@ -279,11 +279,15 @@ class Page:
         await self._caught_up()
         with trio.move_on_after(budget_s) as scope:
             await self._until(lambda: self._frame.documents > MAX_DOCUMENTS or (not self.moving and self._is_loaded()))
-        self._arrived_at = self._frame.document.loader_id
         if scope.cancelled_caught:
             await self.stay(f"given up after {budget_s:g} s: the page is on its way to another document")
         elif self._frame.documents > MAX_DOCUMENTS and self.moving:
-            await self.stay(f"the page moved on more than {MAX_DOCUMENTS} times")
+            await self._hold(f"the page moved on more than {MAX_DOCUMENTS} times")
+            # The last one has only begun.
+            with trio.move_on_after(budget_s):
+                await self._until(self._is_loaded)
+            await self.stop()
+        self._arrived_at = self._frame.document.loader_id
         await self.come_back()
 
     def _is_loaded(self) -> bool:
@@ -302,12 +306,15 @@ class Page:
             await self.session.send("Page.stopLoading")
 
     async def stay(self, why: str) -> None:
-        """Keep the document that is there, with a warning: wherever the page wants to go from now on, it does not."""
+        """Keep the document that is there as it is, with a warning: wherever the page wants to go, it does not."""
+        await self._hold(why)
+        await self.stop()
+
+    async def _hold(self, why: str) -> None:
         self.warn(why)
         self._frame.not_followed = self._frame.document.loader_id
         self._interception.stay()
         await self.session.send_all(*self._interception.commands())
-        await self.stop()
 
     async def come_back(self) -> None:
         """Where the page left for a dead address before anything could hold it, open its URL once more and keep it.
@@ -378,7 +385,7 @@ class Page:
         Redirects by the page itself before that point are followed. Raises NavigationError, NotAPage.
         """
         before = self._frame.document.loader_id
-        self._frame.loaded, self._frame.documents = False, 0
+        self._frame.complete, self._frame.documents = False, 0
         if self._block_ads:
             # Anew for each: a listed site that is meant is shown.
             self._door.refuse = ad_filter(network.endpoint_of(url)[0])
@@ -402,7 +409,7 @@ class Page:
         await self._reach(wait_until, before)
         await self._caught_up()
         exchange = self._frame.exchange
-        self._opened_url = url if self._frame.loaded else None
+        self._opened_url = url if self._frame.complete else None
         if self._frame.document.unreachable_url is not None:
             await self.come_back()
             return
@@ -443,9 +450,9 @@ class Page:
         else:
             await self._until(reached_it)
         if event not in self._frame.document.lifecycle:
+            await self._hear_of_crash()
             if (fault := self._frame.fault()) is not None:
                 raise fault
-            await self._hear_of_crash()
         self._arrived_at = self._frame.document.loader_id
         if wait_until == "networkidle":
             await settle.network_idle(self)

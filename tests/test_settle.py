@@ -375,7 +375,16 @@ async def test_page_on_its_way_to_nowhere_is_given_up_and_kept(
     await page.screenshot()
 
 
-@pytest.mark.parametrize("moment", ["onload = () => {%s}", "onload = () => setTimeout(() => {%s}, 30)"])
+@pytest.mark.parametrize(
+    "moment",
+    [
+        "onload = () => {%s}",
+        # The browser's error page is there before the load event is over.
+        "onload = () => {%s; const start = Date.now(); while (Date.now() < start + 300);}",
+        "onload = () => setTimeout(() => {%s}, 30)",
+    ],
+    ids=["at-load", "while-load-lasts", "after-load"],
+)
 async def test_page_that_leaves_for_a_blocked_address_is_kept(page: cdp.Page, site: Site, moment: str) -> None:
     script = moment % "location = 'http://10.0.0.1/'"
     await settled(page, site.add("/leaves", f"<p>stays<script>{script}</script>"))
