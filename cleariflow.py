@@ -20,8 +20,8 @@ Invariants
     I6  Nothing of the client's secrets (key, cookies, headers, auth) is logged, or kept once its job has ended; the
         journal's older lines lose them within `SCRUB_S`. Only what is set aside as damaged is left as it is.
 
-Sections: constants, errors, configuration, requests, jobs and transitions, policies, schedule, journal file, journal
-storage, store, attempt, service, HTTP messages, HTTP handlers, HTTP application, HTTP server, command line.
+Sections: constants, errors, configuration, requests, jobs and transitions, policies, keys, schedule, journal file,
+journal storage, store, attempt, service, HTTP messages, HTTP handlers, HTTP application, HTTP server, command line.
 """
 
 from __future__ import annotations
@@ -37,7 +37,9 @@ import fcntl
 import fnmatch
 import functools
 import gc
+import hashlib
 import heapq
+import hmac
 import ipaddress
 import itertools
 import json
@@ -46,6 +48,7 @@ import math
 import os
 import re
 import resource
+import secrets
 import shlex
 import shutil
 import signal
@@ -56,8 +59,17 @@ import time
 import types
 import uuid
 import zlib
-from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Mapping, MutableMapping
+from collections import Counter, deque
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Iterable,
+    Iterator,
+    Mapping,
+    MutableMapping,
+)
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -153,6 +165,9 @@ MAX_CONNECTIONS = 4096
 FILES_KEPT = 512
 FILES_OF_A_PAGE = 256
 BACKLOG = 1024
+MAX_KEY_CHARS = 4096
+# A shorter key may be found by trying.
+GUESSED_CHARS = 16
 # Answers are read, encoded and sent in pieces of this; a multiple of 3, as base64 has no padding inside.
 PIECE_BYTES = 3 * 2**16
 # Between two returns of freed memory to the system; one takes up to 50 ms.
@@ -214,9 +229,12 @@ ERROR_CODES = {
 class Config:
     """Every setting: a flag, and an environment variable named `CLEARIFLOW_` and the flag in capitals."""
 
-    host: Annotated[str, "address to listen on; a non-loopback one needs --open"] = "127.0.0.1"
+    host: Annotated[str, "address to listen on; a non-loopback one needs API keys, or --open"] = "127.0.0.1"
     port: Annotated[int, Range(0, 65535), "port to listen on; 0: a free one"] = 8000
-    open: Annotated[bool, "serve everybody who can reach the port, and accept every Host header"] = False
+    open: Annotated[bool, "serve everybody who can reach the port without any key, by every Host name"] = False
+    api_key: (
+        Annotated[str, Length(1, MAX_KEY_CHARS), "one key for both services; the others are made by `keys add`"] | None
+    ) = attrs.field(default=None, repr=False)
     data_dir: Annotated[str, Length(1), "folder of the store and the artifacts"] = "./cleariflow-data"
     workers: Annotated[int, Range(1, 256), "attempts at once; default: number of cores"] = attrs.field(
         factory=lambda: os.cpu_count() or 1
@@ -261,11 +279,14 @@ ENV_PREFIX = "CLEARIFLOW_"
 
 
 def load_config(
-    flags: Mapping[str, object] = types.MappingProxyType({}), environ: Mapping[str, str] | None = None
+    flags: Mapping[str, object] = types.MappingProxyType({}),
+    environ: Mapping[str, str] | None = None,
+    *,
+    serves: bool = True,
 ) -> Config:
     """The configuration of flags (texts, lists of texts, booleans; None is not given) over environment variables.
 
-    Raises ConfigError naming all faults.
+    `serves` is for a server, which must not be open to others by oversight. Raises ConfigError naming all faults.
     """
     environ = os.environ if environ is None else environ
     known = fields_of(Config)
@@ -293,6 +314,8 @@ def load_config(
         faults += [_named_setting(fault) for fault in error.faults]
         config = valid_part(values, Config)
     faults += [_named_setting(fault) for fault in _config_faults(config)]
+    if serves:
+        faults += _entry_faults(config)
     if faults:
         raise ConfigError(faults)
     return config
@@ -300,14 +323,30 @@ def load_config(
 
 def _named_setting(fault: Fault) -> Fault:
     name = fault.field.partition("[")[0]
+    if name not in flag_settings():
+        return Fault(ENV_PREFIX + name.upper(), fault.message)
     return Fault(f"--{name.replace('_', '-')} ({ENV_PREFIX}{name.upper()})", fault.message)
 
 
+def flag_settings() -> dict[str, Any]:
+    """The settings that have flags: not the key, which the list of processes would show."""
+    return {name: kind for name, kind in fields_of(Config).items() if name != "api_key"}
+
+
+def _entry_faults(config: Config) -> list[Fault]:
+    """What is wrong with the keys, and whether they are needed and not there."""
+    try:
+        usable = Keys(config).usable
+    except ConfigError as error:
+        return error.faults
+    if config.open or usable or _is_loopback(config.host):
+        return []
+    way = "make a key (cleariflow.py keys add NAME), or add --open"
+    reached = f"{config.host!r} can be reached by others, who could use every network of this host: {way}"
+    return [_named_setting(Fault("host", reached))]
+
+
 def _config_faults(config: Config) -> Iterator[Fault]:
-    if not config.open and not _is_loopback(config.host):
-        yield Fault(
-            "host", f"{config.host!r} can be reached by others, who could use every network of this host: add --open"
-        )
     if config.root_path and not re.fullmatch(r"(/[A-Za-z0-9._~-]+)+", config.root_path):
         yield Fault("root_path", "must look like /prefix, without a slash at its end")
     try:
@@ -374,8 +413,8 @@ class RenderFields(RenderOptions):
 class BaseRequest(PageOptions, RenderFields):
     """What both services take."""
 
-    api_key: Annotated[str, Length(1, 4096), "the key; also taken from the headers and the query"] | None = attrs.field(
-        default=None, repr=False
+    api_key: Annotated[str, Length(1, MAX_KEY_CHARS), "the key; also taken from the headers and the query"] | None = (
+        attrs.field(default=None, repr=False)
     )
     render: Annotated[Render, RenderFields, RENDER_TEXT] = True
     fail_on_status: Annotated[
@@ -604,6 +643,8 @@ class Job:
     request: dict[str, Any]
     """The request as JSON; loses its secrets when the job ends."""
     priority: int = 0
+    key: str | None = None
+    """The name of the API key that submitted it."""
     sync: bool = False
     """Of a synchronous call: goes before its equals, and is not stored before it ends."""
     state: State = State.QUEUED
@@ -769,19 +810,189 @@ def failure_of(error: cdp.errors.CDPError) -> JobFailed | None:
     return None
 
 
+# ---------------------------------------------------------------- keys
+
+
+@attrs.frozen(kw_only=True)
+class KeyLimits:
+    """What a key is good for."""
+
+    service: Annotated[ServiceName, "the only service it is for; default: both"] | None = None
+    rate: Annotated[float, Range(above=0, maximum=1e6), "submissions a second; more are refused with 429"] | None = None
+    quota: Annotated[int, Range(1), "submissions in all; more are refused with 422"] | None = None
+    concurrency: Annotated[int, Range(1), "jobs that run at once; more wait in the queue"] | None = None
+
+
+@attrs.frozen(kw_only=True)
+class Key(KeyLimits):
+    """A client's key, without the key."""
+
+    name: str
+    digest: str
+    """SHA-256 in hexadecimal. A key has 256 random bits: neither salt nor a slow hash would add to that."""
+    created_at: str
+
+
+# Of `CLEARIFLOW_API_KEY`; no key of the file can be called so.
+OWN_KEY = "CLEARIFLOW_API_KEY"
+KEY_PREFIX = "cf_"
+KEY_NAME = re.compile(r"(?!CLEARIFLOW_API_KEY\Z)[A-Za-z0-9._-]{1,64}")
+
+
+def digest_of(key: str) -> str:
+    """By which a key is known."""
+    return hashlib.sha256(key.encode(errors="surrogatepass")).hexdigest()
+
+
+class Keys:
+    """The API keys of a data folder: `keys.json`, read anew when it changes, and the one of the environment.
+
+    Where the file exists, be it without keys, and on an address that others reach, nobody submits without one. Raises
+    ConfigError when it cannot be read; a running service then goes on with the keys it had.
+    """
+
+    def __init__(self, config: Config) -> None:
+        self._file = Path(config.data_dir) / "keys.json"
+        own = config.api_key
+        self._own = [Key(name=OWN_KEY, digest=digest_of(own), created_at=now_text())] if own is not None else []
+        self._closed = not (config.open or _is_loopback(config.host))
+        # What the file was when it was read; None: not there.
+        self._read: tuple[int, int, int] | None = None
+        self._keys: dict[str, Key] = {}
+        # Submissions that a key with a rate may make now, and when that was so.
+        self._turns: dict[str, tuple[float, float]] = {}
+        self._look()
+
+    def _look(self) -> None:
+        """Read the file if it changed."""
+        try:
+            found = os.stat(self._file)
+            seen = (found.st_ino, found.st_mtime_ns, found.st_size)
+        except (FileNotFoundError, NotADirectoryError):
+            self._read, self._keys = None, {}
+            return
+        except OSError:
+            # Reading it says why.
+            seen = (0, 0, 0)
+        if seen != self._read:
+            # Before the reading: a fault is told once.
+            self._read = seen
+            self._keys = {key.name: key for key in read_keys(self._file)}
+
+    def refresh(self) -> None:
+        """Take in what `keys add` and `keys revoke` did meanwhile."""
+        try:
+            self._look()
+        except ConfigError as error:
+            logger.error("%s; the keys known before stay in force", error)
+
+    @property
+    def usable(self) -> bool:
+        """Whether there is a key at all."""
+        return bool(self._keys or self._own)
+
+    @property
+    def required(self) -> bool:
+        """Whether nobody may come in without a key."""
+        return self._closed or self._read is not None or bool(self._own)
+
+    def find(self, texts: Iterable[str]) -> Key | None:
+        """The key that one of the texts is, compared in a time that tells nothing of it."""
+        digests = [digest_of(text).encode() for text in texts]
+        found = None
+        for key in (*self._keys.values(), *self._own):
+            for digest in digests:
+                if hmac.compare_digest(key.digest.encode(), digest):
+                    found = key
+        return found
+
+    def concurrency(self, name: str | None) -> int | None:
+        """How many jobs of a key may run at once; None: any number."""
+        key = self._keys.get(name or "")
+        return key.concurrency if key is not None else None
+
+    def take_turn(self, key: Key) -> None:
+        """Count a submission against the key's rate, which lets one second's worth come at once.
+
+        Raises ServiceError `rate_limited`.
+        """
+        if key.rate is None:
+            return
+        now, most = time.monotonic(), max(1.0, key.rate)
+        left, at = self._turns.get(key.name, (most, now))
+        left = min(most, left + (now - at) * key.rate)
+        if left < 1:
+            message = f"the key's limit is {key.rate:g} submissions a second (keys add --rate)"
+            raise ServiceError("rate_limited", message, retry_after_s=math.ceil((1 - left) / key.rate))
+        self._turns[key.name] = (left - 1, now)
+
+
+def read_keys(path: Path) -> list[Key]:
+    """The keys of a file; none where it is not there. Raises ConfigError."""
+    try:
+        stored = json.loads(path.read_bytes())["keys"]
+        return [structure(one, Key) for one in stored]
+    except FileNotFoundError:
+        return []
+    except ValidationError as error:
+        raise ConfigError([Fault(f"{path}: {fault.field}", fault.message) for fault in error.faults]) from error
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ConfigError([Fault(str(path), f"cannot be read as keys: {error}; mend it, or remove it")]) from error
+
+
+@contextlib.contextmanager
+def edited_keys(config: Config) -> Iterator[list[Key]]:
+    """The keys of the data folder, to change in place; written as a whole when the body ends. One process at a time.
+
+    Raises ConfigError.
+    """
+    folder = Path(config.data_dir)
+    path, partial = folder / "keys.json", folder / "keys.json.new"
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with open(folder / "keys.lock", "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            keys = read_keys(path)
+            yield keys
+            with open(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+                file.write(json.dumps({"keys": [attrs.asdict(key) for key in keys]}, indent=2).encode() + b"\n")
+                file.flush()
+                os.fsync(file.fileno())
+                if os.geteuid() == 0:
+                    # The service may be another user's, and must read it.
+                    owner = folder.stat()
+                    for one in (file, lock):
+                        os.fchown(one.fileno(), owner.st_uid, owner.st_gid)
+            partial.replace(path)
+            sync_folder(folder)
+    except OSError as error:
+        raise ConfigError([Fault(str(path), f"cannot be written: {error.strerror}")]) from error
+
+
 # ---------------------------------------------------------------- schedule
+
+
+# By which jobs are ordered, and the job.
+Entry = tuple[int, bool, int, Job]
 
 
 class Schedule:
     """Queued jobs: larger priority first, synchronous before others, then in order of their numbers.
 
-    Everything but `arrival` is synchronous, so that a job is never between the schedule and a worker.
+    Jobs of a key that has as many running as it may are held back. Everything but `arrival` is synchronous, so that a
+    job is never between the schedule and a worker.
     """
 
-    def __init__(self) -> None:
-        self._heap: list[tuple[int, bool, int, Job]] = []
-        # Removed jobs stay in the heap until they come up.
+    def __init__(self, concurrency: Callable[[str | None], int | None] = lambda key: None) -> None:
+        # How many jobs of a key may run at once; None: any number.
+        self._concurrency = concurrency
+        self._running = Counter[str | None]()
+        # Removed jobs stay in their heap until they come up.
+        self._heap: list[Entry] = []
+        self._held: dict[str | None, list[Entry]] = {}
         self._queued: dict[str, Job] = {}
+        # Those of them that are in the heap.
+        self._ready: set[str] = set()
         self._arrived = trio.Event()
         self._positions: dict[str, int] = {}
         self._positions_until = -math.inf
@@ -795,7 +1006,11 @@ class Schedule:
     def push(self, job: Job) -> None:
         """Add a queued job."""
         self._queued[job.id] = job
-        heapq.heappush(self._heap, (-job.priority, not job.sync, job.number, job))
+        self._make_ready((-job.priority, not job.sync, job.number, job))
+
+    def _make_ready(self, entry: Entry) -> None:
+        heapq.heappush(self._heap, entry)
+        self._ready.add(entry[-1].id)
         # Every waiting worker wakes; who comes later waits for the next.
         self._arrived.set()
         self._arrived = trio.Event()
@@ -803,30 +1018,56 @@ class Schedule:
     def remove(self, job: Job) -> None:
         """Take a job out, wherever it stands."""
         del self._queued[job.id]
-        if len(self._heap) > 2 * len(self._queued) + 64:
-            # Behind a busy higher priority they would never come up.
-            self._heap = [entry for entry in self._heap if entry[-1].id in self._queued]
-            heapq.heapify(self._heap)
+        self._ready.discard(job.id)
+        if len(self._heap) + sum(map(len, self._held.values())) > 2 * len(self._queued) + 64:
+            # Behind a busy higher priority, or a busy key, they would never come up.
+            for heap in (self._heap, *self._held.values()):
+                heap[:] = filter(self._is_queued, heap)
+                heapq.heapify(heap)
+
+    def _is_queued(self, entry: Entry) -> bool:
+        return self._queued.get(entry[-1].id) is entry[-1]
 
     def take(self) -> Job | None:
-        """The next job, or None."""
+        """The next job that may run, or None; `done` must follow."""
         while self._heap:
-            job = heapq.heappop(self._heap)[-1]
-            if self._queued.get(job.id) is job:
-                del self._queued[job.id]
-                return job
+            entry = heapq.heappop(self._heap)
+            job = entry[-1]
+            if not self._is_queued(entry):
+                continue
+            self._ready.discard(job.id)
+            most = self._concurrency(job.key)
+            if most is not None and self._running[job.key] >= most:
+                heapq.heappush(self._held.setdefault(job.key, []), entry)
+                continue
+            del self._queued[job.id]
+            self._running[job.key] += 1
+            return job
         return None
 
+    def done(self, job: Job) -> None:
+        """A job that was taken runs no more: one of its key that is held back may."""
+        self._running[job.key] -= 1
+        if not self._running[job.key]:
+            del self._running[job.key]
+        held = self._held.get(job.key, [])
+        while held:
+            if self._is_queued(entry := heapq.heappop(held)):
+                self._make_ready(entry)
+                break
+        if not held:
+            self._held.pop(job.key, None)
+
     async def arrival(self) -> None:
-        """Wait until there is a job."""
-        while not self._queued:
+        """Wait until there is a job that may run, as far as is known."""
+        while not self._ready:
             await self._arrived.wait()
 
     def position(self, job: Job) -> int:
         """How many jobs go before this one, as of at most `POSITION_AGE_S` ago."""
         now = trio.current_time()
         if now >= self._positions_until or job.id not in self._positions:
-            order = sorted(entry for entry in self._heap if self._queued.get(entry[-1].id) is entry[-1])
+            order = sorted(filter(self._is_queued, itertools.chain(self._heap, *self._held.values())))
             self._positions = {entry[-1].id: index for index, entry in enumerate(order)}
             self._positions_until = now + (POSITION_AGE_S if len(order) > 100 else 0)
         return self._positions[job.id]
@@ -1308,6 +1549,7 @@ class Ended:
     state: State
     ended: float
     """By `time.monotonic`; of a former run's job by the system's clock as it was at loading."""
+    key: str | None
     artifact_bytes: int
     expired: bool
 
@@ -1332,6 +1574,8 @@ class Store:
             raise StoreError(f"cannot use the data folder {folder}: {error}", error.errno) from error
         self._storage = JournalStorage(folder / "jobs.journal")
         self._table = JournalTable(self._storage, "jobs")
+        # How often each key with a quota was used.
+        self._uses = JournalTable(self._storage, "uses")
         # The journal's own; see there.
         self.flushed, self.run = self._storage.flushed, self._storage.run
         # Threads for artifacts of our own, as the journal's.
@@ -1358,6 +1602,7 @@ class Store:
         finally:
             if collecting:
                 gc.enable()
+        self._used = {document["digest"]: document for document in self._uses}
         self._last_number = max((job.number for job in self.jobs.values()), default=0)
         self._evict()
 
@@ -1389,6 +1634,7 @@ class Store:
                 State(document["state"]),
                 # Not in the future: a clock that was set back would keep it for ever.
                 now - max(0.0, (wall - finished).total_seconds()),
+                document.get("key"),
                 0 if missing else sum(self._size(one) for one in artifacts),
                 document.get("expired", False),
             )
@@ -1459,14 +1705,17 @@ class Store:
     def _job_of(self, row: Ended) -> Job:
         return Job.from_document(row.number, cast("Document", self._table.get(doc_id=row.number)))
 
-    def newest(self, *, service: str | None, state: str | None, before: int | None, limit: int) -> list[Job]:
-        """Jobs, newest first, at most `limit`, with numbers below `before`."""
+    def newest(
+        self, *, service: str | None, state: str | None, before: int | None, limit: int, key: str | None = None
+    ) -> list[Job]:
+        """Jobs, newest first, at most `limit`, with numbers below `before`; of one key only, where one is given."""
         fitting = (
             job
             for job in reversed(self.jobs.values())
             if (before is None or job.number < before)
             and (service is None or job.service == service)
             and (state is None or job.state == state)
+            and (key is None or job.key == key)
         )
         return [self._job_of(job) if isinstance(job, Ended) else job for job in itertools.islice(fitting, limit)]
 
@@ -1480,10 +1729,20 @@ class Store:
         self._table.upsert(Document(job.document(), doc_id=job.number))
         if job.ended and not isinstance(self.jobs.get(job.id), Ended):
             size = sum(self._size(one) for one in job.artifacts.values())
-            row = Ended(job.id, job.number, job.service, job.state, time.monotonic(), size, job.expired)
+            row = Ended(job.id, job.number, job.service, job.state, time.monotonic(), job.key, size, job.expired)
             self.jobs[job.id] = row
             self._note_end(row)
             self._evict()
+
+    def uses(self, key: Key) -> int:
+        """How often a key with a quota was used."""
+        return int(self._used[key.digest]["uses"]) if key.digest in self._used else 0
+
+    def count_use(self, key: Key, by: int) -> None:
+        """Count it once more, or once less; on disk with the job that it is about."""
+        doc_id = self._used[key.digest].doc_id if key.digest in self._used else len(self._used) + 1
+        self._used[key.digest] = Document({"digest": key.digest, "uses": self.uses(key) + by}, doc_id)
+        self._uses.upsert(self._used[key.digest])
 
     def _note_secrets(self, number: int, request: Mapping[str, Any]) -> None:
         if any(name in request for name in SECRET_FIELDS):
@@ -1748,6 +2007,7 @@ def needs_browser(parsed: ScrapeRequest) -> bool:
 
 # ---------------------------------------------------------------- service
 
+NO_JOB = "there is no job of this id"
 RESULT_GONE = "the result is gone: --result-ttl is over, or --disk-budget needed its room"
 
 
@@ -1759,10 +2019,11 @@ class Service:
         self.store = store
         self.pool = pool
         self.policy = policy
+        self.keys = Keys(config)
         self.draining = False
         # The grace is over: nobody waits any more.
         self.stopped = False
-        self._schedule = Schedule()
+        self._schedule = Schedule(self.keys.concurrency)
         self._running: dict[str, trio.CancelScope] = {}
         # One for each ended-to-be job that somebody waits for.
         self._waited: dict[str, trio.Event] = {}
@@ -1770,13 +2031,15 @@ class Service:
 
     # Submitting
 
-    async def submit(self, service: ServiceName, given: Mapping[str, Any], priority: int = 0) -> Job:
-        """Queue a job of a request as JSON has it; returns once it is on disk.
+    async def submit(
+        self, service: ServiceName, given: Mapping[str, Any], priority: int = 0, key: Key | None = None
+    ) -> Job:
+        """Queue a job of a request as JSON has it; returns once it is on disk. `key` is the client's, where it has one.
 
-        Raises ValidationError and ServiceError (`draining`, `queue_full`, `storage_full`). Cancelled while it waits for
-        the disk, the job stays.
+        Raises ValidationError and ServiceError (`draining`, `queue_full`, `storage_full`, `rate_limited`,
+        `quota_reached`). Cancelled while it waits for the disk, the job stays.
         """
-        job = self._accept(service, given, priority, sync=False)
+        job = self._accept(service, given, priority, key, sync=False)
         try:
             await self.store.flushed()
         except StoreError as error:
@@ -1786,12 +2049,14 @@ class Service:
                 self.store.remove(job)
                 fail(job, JobFailed("cancelled", "the job could not be stored"))
                 self._wake(job)
+                if key is not None and key.quota is not None:
+                    self.store.count_use(key, -1)
             else:
                 self.cancel(job)
             raise ServiceError("storage_full", f"the job could not be stored: {error}", retry_after_s=10) from error
         return job
 
-    async def capture(self, service: ServiceName, given: Mapping[str, Any]) -> Job:
+    async def capture(self, service: ServiceName, given: Mapping[str, Any], key: Key | None = None) -> Job:
         """Run a job before queued ones of its priority and return it when it has ended.
 
         Raises as `submit`, and ServiceError `no_browser` or, when no worker was free within the request's own
@@ -1799,7 +2064,7 @@ class Service:
         """
         if not await self._has_browser():
             raise ServiceError("no_browser", f"no browser can be started: {self.pool.fault}", retry_after_s=10)
-        job = self._accept(service, given, 0, sync=True)
+        job = self._accept(service, given, 0, key, sync=True)
         try:
             timeout_s = job.request.get("timeout_ms", BaseRequest().timeout_ms) / 1000
             with trio.move_on_after(timeout_s):
@@ -1820,8 +2085,12 @@ class Service:
                 await self.pool.changed()
         return self.pool.browser is not None
 
-    def _accept(self, service: ServiceName, given: Mapping[str, Any], priority: int, *, sync: bool) -> Job:
+    def _accept(
+        self, service: ServiceName, given: Mapping[str, Any], priority: int, key: Key | None, *, sync: bool
+    ) -> Job:
         """Check a request and queue its job, in one synchronous step."""
+        if key is not None:
+            self.keys.take_turn(key)
         parsed = parse_request(service, given, self.config)
         targets = {"url": parsed.url} if parsed.url is not None else {}
         targets |= {f"actions[{at}].url": step.url for at, step in enumerate(parsed.actions) if isinstance(step, Goto)}
@@ -1835,8 +2104,15 @@ class Service:
         if len(self._schedule) >= self.config.queue_limit:
             message = f"the queue is full: --queue-limit is {self.config.queue_limit}"
             raise ServiceError("queue_full", message, retry_after_s=5)
+        if key is not None and key.quota is not None:
+            if self.store.uses(key) >= key.quota:
+                raise ServiceError(
+                    "quota_reached", f"the key's quota is used up: {key.quota} submissions (keys add --quota)"
+                )
+            self.store.count_use(key, 1)
         number, document = self.store.next_number(), request_document(parsed)
-        job = Job(number=number, service=service, request=document, priority=priority, sync=sync)
+        name = key.name if key is not None else None
+        job = Job(number=number, service=service, request=document, priority=priority, key=name, sync=sync)
         self.store.add(job)
         self._put(job)
         self._schedule.push(job)
@@ -1854,7 +2130,7 @@ class Service:
         """The job of an id; raises ServiceError `not_found`."""
         job = self.store.get(job_id)
         if job is None:
-            raise ServiceError("not_found", "there is no job of this id")
+            raise ServiceError("not_found", NO_JOB)
         return job
 
     async def wait(self, job: Job, timeout_s: float = math.inf) -> Job:
@@ -1872,10 +2148,6 @@ class Service:
     def position(self, job: Job) -> int:
         """How many jobs go before a queued one."""
         return self._schedule.position(job)
-
-    def newest(self, *, service: str | None, state: str | None, before: int | None, limit: int) -> list[Job]:
-        """Jobs, newest first, at most `limit`, with numbers below `before`."""
-        return self.store.newest(service=service, state=state, before=before, limit=limit)
 
     def artifact(self, job: Job, name: str | None = None) -> Artifact:
         """A job's main output, or the one of a name; raises ServiceError `not_ended`, `expired`, `job_failed`."""
@@ -1932,6 +2204,7 @@ class Service:
                     await self._finish(job, JobFailed("internal", INTERNAL_ERROR))
         finally:
             del self._running[job.id]
+            self._schedule.done(job)
             if job.state is State.RUNNING:
                 # The service stops before the job has ended.
                 if job.sync:
@@ -2102,7 +2375,7 @@ async def open_service(config: Config | None = None) -> AsyncIterator[Service]:
     Raises StoreError. Resource handling: on leaving, running jobs go back to the queue, all is flushed, the browsers
     are gone. Call `drain` first to let them finish.
     """
-    config = config or load_config()
+    config = config or load_config(serves=False)
     store = Store(Path(config.data_dir), config.disk_budget)
     policy = config.policy
     open_one = functools.partial(open_browser, config, policy, store.temporary)
@@ -2132,14 +2405,17 @@ async def open_service(config: Config | None = None) -> AsyncIterator[Service]:
 HTTP_STATUS = {
     "invalid_request": 400,
     "blocked_target": 400,
+    "unauthorized": 401,
     "not_found": 404,
     "method_not_allowed": 405,
     "not_ended": 409,
     "expired": 410,
     "body_too_large": 413,
     "unsupported_media_type": 415,
+    "quota_reached": 422,
     "job_failed": 424,
     "queue_full": 429,
+    "rate_limited": 429,
     "internal": 500,
     "draining": 503,
     "no_browser": 503,
@@ -2154,6 +2430,12 @@ HOST_KEY = "cleariflow.host"
 FILES_KEY = "cleariflow.files"
 # What quart refuses by itself.
 HTTP_ERROR_CODES = {404: "not_found", 405: "method_not_allowed", 413: "body_too_large"}
+# More in one request are not looked at.
+MAX_KEYS_SHOWN = 8
+KEY_HINT = (
+    'send it as "api_key" in the request, as Authorization: Bearer, as X-API-Key or as ?api_key=; '
+    "the operator makes one with `cleariflow.py keys add NAME`"
+)
 SERVICE_HINT = (
     "which service? send it to the host screenshot.localhost or scrape.localhost, to /screenshot/v1/jobs or "
     '/scrape/v1/jobs, or add "service": "screenshot" or "scrape" beside "request"'
@@ -2259,6 +2541,9 @@ class Api:
     async def check_host(self) -> None:
         """Refuse a Host that only a web page rebinding its DNS name to this machine would send."""
         config = self.service.config
+        self.service.keys.refresh()
+        if self.service.keys.required:
+            return
         host = client_host()
         known = not host or _address_of(host) is not None or f".{host}".endswith(".localhost")
         if not (config.open or known or any(fnmatch.fnmatchcase(host, glob.lower()) for glob in config.allow_host)):
@@ -2269,6 +2554,30 @@ class Api:
         """The service that the Host header, else the path's prefix, names."""
         named = (client_host().partition(".")[0], request.path.split("/")[1])
         return next((name for label in named for name in REQUEST_CLASSES if name == label), None)
+
+    def key(self, given: object = None, name: ServiceName | None = None) -> Key | None:
+        """The client's key, from the request that it gave, the headers or the query; None where none is needed.
+
+        Raises ServiceError `unauthorized`.
+        """
+        keys = self.service.keys
+        if not keys.required:
+            return None
+        scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+        texts = [
+            given.get("api_key") if isinstance(given, dict) else None,
+            token.strip() if scheme.lower() == "bearer" else None,
+            request.headers.get("X-API-Key"),
+            *request.args.getlist("api_key"),
+        ]
+        shown = [text for text in texts if isinstance(text, str) and 0 < len(text) <= MAX_KEY_CHARS]
+        key = keys.find(shown[:MAX_KEYS_SHOWN])
+        if key is None:
+            wrong = "the API key is not known here" if shown else "an API key is needed"
+            raise ServiceError("unauthorized", f"{wrong}: {KEY_HINT}")
+        if name is not None and key.service not in (None, name):
+            raise ServiceError("unauthorized", f"the API key is for {key.service} only")
+        return key
 
     async def body(self) -> Any:
         """The JSON body."""
@@ -2281,13 +2590,17 @@ class Api:
     # Jobs
 
     async def create_job(self) -> Response:
-        submission = structure(await self.body(), Submission)
+        body = await self.body()
+        inner = body.get("request") if isinstance(body, dict) else None
+        key = self.key(inner)
+        submission = structure(body, Submission)
         name = self.service_name() or submission.service
         if name is None:
             raise ValidationError([Fault("service", SERVICE_HINT)])
         if submission.service not in (None, name):
             raise ValidationError([Fault("service", f"contradicts host or path, which say {name}")])
-        job = await self.service.submit(name, submission.request, submission.priority)
+        key = self.key(inner, name)
+        job = await self.service.submit(name, submission.request, submission.priority, key)
         location = f"{self.service.config.root_path}/v1/jobs/{job.id}"
         return json_response({"job_id": job.id}, 202, {"Location": location})
 
@@ -2381,10 +2694,16 @@ class Api:
         response.headers["Cache-Control"] = "private, no-cache"
         response.headers.pop("Expires", None)
         response.headers["Content-Security-Policy"] = "sandbox"
+        if artifact.content_type.startswith("text/html"):
+            # A browser saves it, and does not show what may be hostile.
+            response.headers["Content-Disposition"] = f'attachment; filename="{artifact.file}"'
         return response
 
     async def delete_job(self, job_id: str) -> Response:
-        job = self.service.job(job_id)
+        key, job = self.key(), self.service.job(job_id)
+        if key is not None and job.key != key.name:
+            # In the words for one that is not there: whose it is is nobody's business.
+            raise ServiceError("not_found", NO_JOB)
         if job.ended:
             return await self.job_response(job, with_result=False)
         self.service.cancel(job)
@@ -2396,9 +2715,14 @@ class Api:
         return await self.job_response(job, with_result=False)
 
     async def list_jobs(self) -> Response:
+        key = self.key()
         query: ListQuery = read_query(ListQuery, request.query_string)
-        found = self.service.newest(
-            service=self.service_name(), state=query.status, before=query.cursor, limit=query.limit + 1
+        found = self.service.store.newest(
+            service=self.service_name(),
+            state=query.status,
+            before=query.cursor,
+            limit=query.limit + 1,
+            key=key.name if key is not None else None,
         )
         rows = [
             {"job_id": job.id, "service": job.service, "status": job.state, "url": job.url, "meta": job.meta()}
@@ -2414,13 +2738,13 @@ class Api:
 
     async def capture_query(self, name: ServiceName) -> Response:
         """The legacy form: every field is a query parameter."""
-        if request.headers.get("Sec-Fetch-Site") == "cross-site":
+        if not self.service.keys.required and request.headers.get("Sec-Fetch-Site") == "cross-site":
             raise ValidationError([Fault("Sec-Fetch-Site", "pages of other sites may not drive this service")])
         return await self.capture(name, nested(request.args.items(multi=True), REQUEST_CLASSES[name]))
 
     async def capture(self, name: ServiceName, given: Any) -> Response:
         """Run a job now; its result, or the bare artifact where the client would rather have that."""
-        job = await self.service.capture(name, given)
+        job = await self.service.capture(name, given, self.key(given, name))
         if job.state is State.FAILED:
             error = job.error_detail | {"message": job.error, "job_id": job.id}
             return json_response({"ok": False, "error": error}, HTTP_STATUS.get(error["code"], 424))
@@ -2489,6 +2813,8 @@ def create_app(service: Service) -> QuartTrio:
     @app.errorhandler(ServiceError)
     async def refused(error: ServiceError) -> Response:
         headers = {} if error.retry_after_s is None else {"Retry-After": str(error.retry_after_s)}
+        if error.code == "unauthorized":
+            headers["WWW-Authenticate"] = "Bearer"
         return json_response(error_body(error.code, str(error)), HTTP_STATUS[error.code], headers)
 
     @app.errorhandler(HTTPException)
@@ -2776,6 +3102,12 @@ async def serve(config: Config) -> None:
             await nursery.start(serve_http, service, listener, stopped, most)
             shown = f"[{host}]" if ":" in host else host
             logger.info("listening on http://%s:%d, %d workers", shown, port, config.workers)
+            if not (service.keys.required or _is_loopback(config.host)):
+                logger.warning(
+                    "--open: everybody who can reach this port can have it open any page; no key is asked for"
+                )
+            if config.api_key is not None and len(config.api_key) < GUESSED_CHARS:
+                logger.warning("CLEARIFLOW_API_KEY has %d characters: it can be guessed", len(config.api_key))
     # All is closed; one more signal must not change the exit code while the interpreter ends.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)
@@ -2847,7 +3179,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
     serve_command = commands.add_parser("serve", help="serve HTTP (the default)", allow_abbrev=False)
-    settings = fields_of(Config)
+    settings = flag_settings()
     add_flags(serve_command.add_argument_group("settings"), settings)
     for name, cls in REQUEST_CLASSES.items():
         help_text = f"one {name} without a server"
@@ -2860,7 +3192,55 @@ def build_parser() -> argparse.ArgumentParser:
         add_flags(command.add_argument_group("request"), fields)
         used = {setting: settings[setting] for setting in CAPTURE_SETTINGS}
         add_flags(command.add_argument_group("settings"), used)
+    keys_command = commands.add_parser("keys", help="make, list and revoke API keys", allow_abbrev=False)
+    actions = keys_command.add_subparsers(dest="action", metavar="ACTION", required=True)
+    for action, help_text in KEY_ACTIONS.items():
+        command = actions.add_parser(action, help=help_text, description=help_text, allow_abbrev=False)
+        if action != "list":
+            command.add_argument("name", metavar="NAME", help="what it is called, not the key itself")
+        if action == "add":
+            add_flags(command.add_argument_group("limits"), fields_of(KeyLimits))
+        add_flags(command.add_argument_group("settings"), {"data_dir": settings["data_dir"]})
     return parser
+
+
+KEY_ACTIONS = {
+    "add": "make a key and print it, once; a running service knows it at once",
+    "list": "list the keys, without the keys themselves",
+    "revoke": "take a key out of force, at once; its jobs go on",
+}
+
+
+def edit_keys(action: str, flags: Mapping[str, Any], config: Config) -> None:
+    """`keys add`, `keys list`, `keys revoke`. Raises ConfigError."""
+    if action == "list":
+        for key in read_keys(Path(config.data_dir) / "keys.json"):
+            values = {name: getattr(key, name) for name in fields_of(KeyLimits)}
+            told = "".join(f"  {name} {value}" for name, value in values.items() if value is not None)
+            print(f"{key.name}  since {key.created_at}{told}")
+        return
+    name = flags["name"]
+    with edited_keys(config) as keys:
+        known = [key.name for key in keys]
+        if action == "revoke":
+            if name not in known:
+                raise ConfigError([Fault("NAME", f"no key is called {name[:MAX_ECHO]!r}{nearest(name, known)}")])
+            keys[:] = [key for key in keys if key.name != name]
+        else:
+            if name in known or not KEY_NAME.fullmatch(name):
+                wrong = (
+                    "is taken: revoke it first" if name in known else "must be 1 to 64 letters, digits, dots, - and _"
+                )
+                raise ConfigError([Fault("NAME", f"{name[:MAX_ECHO]!r} {wrong}")])
+            given = [(field, flags[field]) for field in fields_of(KeyLimits) if flags.get(field) is not None]
+            limits: KeyLimits = structure(nested(given, KeyLimits), KeyLimits)
+            text = KEY_PREFIX + secrets.token_urlsafe(32)
+            keys.append(Key(name=name, digest=digest_of(text), created_at=now_text(), **attrs.asdict(limits)))
+    if action == "add":
+        print(text)
+    elif not keys:
+        where = Path(config.data_dir) / "keys.json"
+        print(f"no key is left: nobody can submit until there is one, or {where} is removed", file=sys.stderr)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -2871,8 +3251,10 @@ def main(arguments: list[str] | None = None) -> int:
     parsed = build_parser().parse_args(with_values(arguments, (Config, *REQUEST_CLASSES.values())))
     try:
         flags = given_once(vars(parsed))
-        config = load_config(flags)
-        if parsed.command == "serve":
+        config = load_config(flags, serves=parsed.command == "serve")
+        if parsed.command == "keys":
+            edit_keys(parsed.action, flags, config)
+        elif parsed.command == "serve":
             set_up_logging(config.log_format, logging.INFO)
             trio.run(serve, config)
         else:

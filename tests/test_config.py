@@ -23,6 +23,7 @@ SETTINGS: list[tuple[str, str, object]] = [
     ("host", "::1", "::1"),
     ("port", "9000", 9000),
     ("open", "true", True),
+    ("api_key", "hush-hush", "hush-hush"),
     ("data_dir", "/tmp/data", "/tmp/data"),
     ("workers", "7", 7),
     ("browser", "chromium", "chromium"),
@@ -95,6 +96,7 @@ def test_defaults_are_those_of_the_contract() -> None:
         host="127.0.0.1",
         port=8000,
         open=False,
+        api_key=None,
         data_dir="./cleariflow-data",
         workers=os.cpu_count() or 1,
         browser=None,
@@ -194,7 +196,7 @@ def test_unknown_variable_names_the_nearest(variable: str, meant: str) -> None:
     assert faults({}, {variable: "1"}) == {variable: f"unknown setting; did you mean {meant}?"}
 
 
-@pytest.mark.parametrize("variable", ["CLEARIFLOW_API_KEY", "CLEARIFLOW_", "CLEARIFLOW_KEYS"])
+@pytest.mark.parametrize("variable", ["CLEARIFLOW_", "CLEARIFLOW_KEYS"])
 def test_variable_of_a_later_issue_is_refused(variable: str) -> None:
     assert list(faults({}, {variable: "1"})) == [variable]
 

@@ -40,7 +40,7 @@ from tests.pages import (
 from tests.site import OK_TEXT, RED, WHITE, Answer, Exchange, Site, bare_stream, noise, page
 
 PROGRAM = Path(__file__).parent.parent / "cleariflow.py"
-LISTENING = re.compile(r"listening on (http://127\.0\.0\.1:\d+)")
+LISTENING = re.compile(r"listening on (http://[\d.]+:\d+)")
 # Longest wait for one thing; a fault shows as TooSlowError here and not as a run that hangs.
 QUICK_S = 30
 # What an end takes beyond its grace: hypercorn's own 1 s, the browser's 0.2 s, a slow machine.
