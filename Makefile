@@ -99,6 +99,9 @@ system:
 	elif [ $${#fonts[@]} != 0 ]; then
 		apt_install "$${fonts[@]}" || echo "warning: going on without them: some letters will be shown as boxes" >&2
 	fi
+	if ! command -v certutil >/dev/null; then
+		apt_install libnss3-tools || echo "warning: going on without it: --ca-file needs it" >&2
+	fi
 
 # Debian splits venv from Python; Python itself may be missing, too.
 $(BIN)/python:

@@ -77,6 +77,7 @@ from typing import Annotated, Any, BinaryIO, Literal, cast, get_args
 from urllib.parse import parse_qsl
 
 import attrs
+import h11
 import hypercorn
 import hypercorn.trio.run
 import trio
@@ -94,6 +95,7 @@ from werkzeug.exceptions import HTTPException, RequestedRangeNotSatisfiable
 
 import cdp
 from cdp.actions import action_faults
+from cdp.egress import Ledger
 from cdp.emulation import viewport_of
 from cdp.fetch import fetch
 from cdp.network import credentials_of, endpoint_of, parse_url, without_credentials
@@ -111,6 +113,7 @@ from cdp.options import (
     WaitFor,
 )
 from cdp.pool import OpenPage
+from cdp.proxy import Proxy
 from cdp.scrape import Part, has_scripts, scrape_document, scrape_page, title_of
 from cdp.tasks import in_thread, open_tasks
 from cdp.texts import add_flags, nested, value_of, with_values
@@ -170,6 +173,9 @@ MAX_KEY_CHARS = 4096
 GUESSED_CHARS = 16
 # Answers are read, encoded and sent in pieces of this; a multiple of 3, as base64 has no padding inside.
 PIECE_BYTES = 3 * 2**16
+# Request line and headers, and how many headers there are.
+MAX_HEAD_BYTES = 2**16
+MAX_HEADERS = 100
 # Between two returns of freed memory to the system; one takes up to 50 ms.
 TRIM_S = 10.0
 # Open connections have this long to take the answers that are ready when the service stops.
@@ -250,7 +256,16 @@ class Config:
     browser_idle: Annotated[float, Range(0), "seconds unused after which browsers are closed; 0: never"] = 0.0
     allow_host: Annotated[tuple[str, ...], "glob of Host names to accept; repeatable"] = ()
     root_path: Annotated[str, "path prefix behind a reverse proxy"] = ""
-    allow_network: Annotated[tuple[str, ...], "CIDR or host that pages may reach beyond the internet; repeatable"] = ()
+    allow_network: Annotated[
+        tuple[str, ...],
+        "CIDR or host, each with :port or without, that pages may reach beyond the internet; repeatable",
+    ] = ()
+    proxy: (
+        Annotated[str, Length(1), "proxy for all pages: http://[user:password@]host:port, or socks5://..."] | None
+    ) = attrs.field(default=None, repr=False)
+    ca_file: Annotated[str, Length(1), "PEM file of authorities that are trusted beside the public ones"] | None = None
+    proxy_dns: Annotated[bool, "leave host names to the proxy, and with them what they lead to"] = False
+    max_traffic: Annotated[int, Range(0), "bytes that one attempt may send and receive; 0: no limit"] = 512 * 2**20
     queue_limit: Annotated[int, Range(1, 1_000_000), "queued jobs; more are refused with 429"] = 10_000
     result_ttl: Annotated[float, Range(1), "seconds that ended jobs and their artifacts are kept"] = 86_400.0
     disk_budget: Annotated[int, Range(1), "bytes of artifacts; above, those that ended first go"] = 10 * 2**30
@@ -263,7 +278,13 @@ class Config:
     @property
     def policy(self) -> cdp.AddressPolicy:
         """What pages may reach; a new value each time."""
-        return cdp.AddressPolicy.parse(self.allow_network)
+        proxy = Proxy.parse(self.proxy, resolves=self.proxy_dns) if self.proxy is not None else None
+        return cdp.AddressPolicy.parse(self.allow_network, proxy=proxy, max_bytes=self.max_traffic or None)
+
+    @property
+    def authorities(self) -> cdp.Authorities | None:
+        """Those of `ca_file`, read anew each time. Raises ValueError."""
+        return cdp.Authorities.read(Path(self.ca_file)) if self.ca_file is not None else None
 
     @property
     def browser_limits(self) -> cdp.Limits:
@@ -350,9 +371,20 @@ def _config_faults(config: Config) -> Iterator[Fault]:
     if config.root_path and not re.fullmatch(r"(/[A-Za-z0-9._~-]+)+", config.root_path):
         yield Fault("root_path", "must look like /prefix, without a slash at its end")
     try:
-        _ = config.policy
+        cdp.AddressPolicy.parse(config.allow_network)
     except ValueError as error:
         yield Fault("allow_network", str(error).removeprefix("--allow-network: "))
+    try:
+        _ = config.authorities
+    except ValueError as error:
+        yield Fault("ca_file", str(error))
+    if config.proxy is not None:
+        try:
+            Proxy.parse(config.proxy)
+        except ValueError as error:
+            yield Fault("proxy", str(error))
+    elif config.proxy_dns:
+        yield Fault("proxy_dns", "needs --proxy")
 
 
 def _is_loopback(host: str) -> bool:
@@ -775,6 +807,7 @@ RETRYABLE_NET_ERRORS = frozenset(
         "CONNECTION_TIMED_OUT",
         "TIMED_OUT",
         "EMPTY_RESPONSE",
+        "PROXY_CONNECTION_FAILED",
     )
 )
 
@@ -1871,7 +1904,13 @@ def result_of(service: ServiceName, parts: Mapping[str, Part], meta: object) -> 
 
 
 async def attempt(
-    open_page: OpenPage, parsed: Request, *, policy: cdp.AddressPolicy, max_pixels: int, progress: Progress
+    open_page: OpenPage,
+    parsed: Request,
+    *,
+    policy: cdp.AddressPolicy,
+    authorities: cdp.Authorities | None = None,
+    max_pixels: int,
+    progress: Progress,
 ) -> Output:
     """Open, prepare, load, wait, act and capture within `timeout_ms`, with `on_timeout: capture` `LATE_CAPTURE_S` more.
 
@@ -1879,15 +1918,17 @@ async def attempt(
     """
     deadline = trio.current_time() + parsed.timeout_ms / 1000
     late_s = LATE_CAPTURE_S if parsed.on_timeout == "capture" else 0.0
+    ledger = Ledger(policy.max_bytes)
     try:
         with trio.CancelScope(deadline=deadline) as fetching:
             if isinstance(parsed, ScrapeRequest) and parsed.render is not True:
-                output = await fetch_output(policy, parsed, progress)
+                output = await fetch_output(policy, authorities, parsed, progress, ledger)
                 if output is not None:
                     return output
         if not fetching.cancelled_caught:
             with trio.CancelScope(deadline=deadline + late_s) as whole:
                 async with open_page() as page:
+                    page.ledger.include(ledger)
                     visit = visit_of(page, parsed, progress, max_pixels)
                     try:
                         with trio.CancelScope(deadline=deadline):
@@ -1955,7 +1996,7 @@ async def capture(visit: Visit, parsed: Request, max_pixels: int) -> Output:
     if visit.records:
         meta["actions"] = [record.as_meta() for record in visit.records]
     progress.enter("close", "the page could not be closed")
-    return Output(parts, finished_meta(parsed, meta, progress, page.warnings, page.product))
+    return Output(parts, finished_meta(parsed, meta, progress, page.ledger, page.warnings, page.product))
 
 
 def check_status(parsed: Request, status_code: int | None) -> None:
@@ -1965,16 +2006,30 @@ def check_status(parsed: Request, status_code: int | None) -> None:
 
 
 def finished_meta(
-    parsed: Request, meta: dict[str, Any], progress: Progress, warnings: list[str], product: str | None
+    parsed: Request,
+    meta: dict[str, Any],
+    progress: Progress,
+    ledger: Ledger,
+    warnings: list[str],
+    product: str | None,
 ) -> dict[str, Any]:
     """`result.meta` with what is known at the end."""
-    meta |= {"elapsed_ms": progress.elapsed_ms, "timings": progress.timings, "warnings": warnings, "browser": product}
+    meta |= {"elapsed_ms": progress.elapsed_ms, "timings": progress.timings, "browser": product}
+    # A move to a host that was refused is told already, with the same reason.
+    refusals = [text for text in ledger.warnings if not any(text.partition(": ")[2] in told for told in warnings)]
+    meta |= {"warnings": [*warnings, *refusals], "network": ledger.as_meta()}
     if isinstance(parsed, ScrapeRequest):
         meta["duration_ms"] = meta["elapsed_ms"]
     return meta
 
 
-async def fetch_output(policy: cdp.AddressPolicy, parsed: ScrapeRequest, progress: Progress) -> Output | None:
+async def fetch_output(
+    policy: cdp.AddressPolicy,
+    authorities: cdp.Authorities | None,
+    parsed: ScrapeRequest,
+    progress: Progress,
+    ledger: Ledger,
+) -> Output | None:
     """A scrape without a browser; with `render: auto` None when it takes one."""
     auto = parsed.render == "auto"
     if auto and needs_browser(parsed):
@@ -1982,7 +2037,7 @@ async def fetch_output(policy: cdp.AddressPolicy, parsed: ScrapeRequest, progres
     assert parsed.url is not None
     progress.enter("navigate", "the server did not answer")
     try:
-        fetched = await fetch(policy, parsed)
+        fetched = await fetch(policy, parsed, authorities=authorities, ledger=ledger)
     except cdp.errors.NotAPage:
         if auto:
             return None
@@ -1995,7 +2050,7 @@ async def fetch_output(policy: cdp.AddressPolicy, parsed: ScrapeRequest, progres
     progress.enter("close", "")
     meta = {"url": fetched.url, "status_code": fetched.status_code, "title": title_of(fetched.html)}
     meta["redirects"] = list(fetched.redirects)
-    return Output(parts, finished_meta(parsed, meta, progress, [], None))
+    return Output(parts, finished_meta(parsed, meta, progress, ledger, [], None))
 
 
 def needs_browser(parsed: ScrapeRequest) -> bool:
@@ -2014,11 +2069,19 @@ RESULT_GONE = "the result is gone: --result-ttl is over, or --disk-budget needed
 class Service:
     """The service without HTTP; made by `open_service`."""
 
-    def __init__(self, config: Config, store: Store, pool: cdp.Pool, policy: cdp.AddressPolicy) -> None:
+    def __init__(
+        self,
+        config: Config,
+        store: Store,
+        pool: cdp.Pool,
+        policy: cdp.AddressPolicy,
+        authorities: cdp.Authorities | None = None,
+    ) -> None:
         self.config = config
         self.store = store
         self.pool = pool
         self.policy = policy
+        self.authorities = authorities
         self.keys = Keys(config)
         self.draining = False
         # The grace is over: nobody waits any more.
@@ -2095,7 +2158,7 @@ class Service:
         targets = {"url": parsed.url} if parsed.url is not None else {}
         targets |= {f"actions[{at}].url": step.url for at, step in enumerate(parsed.actions) if isinstance(step, Goto)}
         for field, url in targets.items():
-            if reason := self.policy.judge_host(endpoint_of(url)[0]):
+            if reason := self.policy.judge_host(*endpoint_of(url)):
                 raise ValidationError([Fault(field, f"blocked target: {reason}")], code="blocked_target")
         if self.draining:
             raise ServiceError("draining", "the service is stopping", retry_after_s=10)
@@ -2228,6 +2291,7 @@ class Service:
                         open_page,
                         parsed,
                         policy=self.policy,
+                        authorities=self.authorities,
                         max_pixels=self.config.max_pixels,
                         progress=Progress(),
                     )
@@ -2356,13 +2420,14 @@ class Service:
 
 
 def open_browser(
-    config: Config, policy: cdp.AddressPolicy, profiles: Path | None = None
+    config: Config, policy: cdp.AddressPolicy, authorities: cdp.Authorities | None, profiles: Path | None = None
 ) -> AbstractAsyncContextManager[cdp.Browser]:
     """A browser as the settings want it."""
     return cdp.open_browser(
         config.browser,
         switches=config.browser_arg,
         policy=policy,
+        authorities=authorities,
         profile_root=profiles,
         max_message_bytes=cdp.max_message_bytes(config.max_pixels),
     )
@@ -2377,15 +2442,15 @@ async def open_service(config: Config | None = None) -> AsyncIterator[Service]:
     """
     config = config or load_config(serves=False)
     store = Store(Path(config.data_dir), config.disk_budget)
-    policy = config.policy
-    open_one = functools.partial(open_browser, config, policy, store.temporary)
+    policy, authorities = config.policy, config.authorities
+    open_one = functools.partial(open_browser, config, policy, authorities, store.temporary)
     async with open_tasks() as writer:
         await writer.start(store.run)
         async with (
             cdp.open_pool(open_one, browsers=config.browsers, limits=config.browser_limits) as pool,
             open_tasks() as workers,
         ):
-            service = Service(config, store, pool, policy)
+            service = Service(config, store, pool, policy, authorities)
             service.recover()
             workers.start_soon(service.retain)
             for _ in range(config.workers):
@@ -2428,6 +2493,8 @@ HTTP_STATUS = {
 # Where the scope has the client's Host header, and the stack that closes files when the request is over.
 HOST_KEY = "cleariflow.host"
 FILES_KEY = "cleariflow.files"
+# No route has it.
+NO_PATH = "/?"
 # What quart refuses by itself.
 HTTP_ERROR_CODES = {404: "not_found", 405: "method_not_allowed", 413: "body_too_large"}
 # More in one request are not looked at.
@@ -2527,6 +2594,18 @@ def client_host() -> str:
     return (bracketed[1] if bracketed else host.partition(":")[0]).lower().removesuffix(".")
 
 
+def head_faults(scope: Mapping[str, Any]) -> Iterator[Fault]:
+    """What is too long in the head of a request, or may mean one thing here and another in what stands before us."""
+    headers = scope["headers"]
+    size = len(scope["raw_path"]) + len(scope["query_string"]) + sum(len(name) + len(value) for name, value in headers)
+    if size > MAX_HEAD_BYTES:
+        yield Fault("headers", f"with the request line they have {size} bytes, at most {MAX_HEAD_BYTES} are allowed")
+    if len(headers) > MAX_HEADERS:
+        yield Fault("headers", f"there are {len(headers)} of them, at most {MAX_HEADERS} are allowed")
+    if {b"content-length", b"transfer-encoding"} <= {name for name, _ in headers}:
+        yield Fault("Content-Length", "cannot go with Transfer-Encoding")
+
+
 # ---------------------------------------------------------------- HTTP handlers
 
 
@@ -2537,6 +2616,11 @@ class Api:
         self.service = service
 
     # What every handler begins with
+
+    async def check_head(self) -> None:
+        """Refuse a request whose head is too long, or can be read in more than one way."""
+        if faults := list(head_faults(cast("dict[str, Any]", request.scope))):
+            raise ValidationError(faults)
 
     async def check_host(self) -> None:
         """Refuse a Host that only a web page rebinding its DNS name to this machine would send."""
@@ -2583,6 +2667,9 @@ class Api:
         """The JSON body."""
         if request.mimetype != "application/json":
             raise ServiceError("unsupported_media_type", "the body must be sent as Content-Type: application/json")
+        if (encoding := request.headers.get("Content-Encoding", "identity")).lower() != "identity":
+            message = f"the body must be sent without Content-Encoding: {encoding[:MAX_ECHO]}"
+            raise ServiceError("unsupported_media_type", message)
         data = await request.get_data(cache=False)
         assert isinstance(data, bytes)
         return load_json(data)
@@ -2684,6 +2771,9 @@ class Api:
                 # quart leaves out the length, which tells the client what it may ask for.
                 size = (await trio.Path(path).stat()).st_size
                 raise RequestedRangeNotSatisfiable(size) from None
+            except OverflowError:
+                # What werkzeug does not expect of a date: a year of many digits.
+                raise ValidationError([Fault("If-Modified-Since", "this, or If-Range, is no date")]) from None
         if isinstance(given := response.response, TrioFileBody):
             # quart's own opens the file too late, may leave it open, and makes 28 MiB/s.
             file = await self.open_artifact(artifact)
@@ -2799,6 +2889,9 @@ def create_app(service: Service) -> QuartTrio:
     for method, path, handler in ROUTES:
         for rule in (path, *(f"/{name}{path}" for name in REQUEST_CLASSES)):
             app.add_url_rule(rule, f"{method} {rule}", functools.partial(handler, api), methods=[method])
+    # (`//v1/jobs` would be sent on to another URL.)
+    app.url_map.merge_slashes = False
+    app.before_request(api.check_head)
     app.before_request(api.check_host)
 
     @app.after_request
@@ -2845,6 +2938,9 @@ def behind_hypercorn(app: ASGIFramework) -> ASGIFramework:
     connection: sending the last message is shielded, for `USER_TIMEOUT_MS`.
     Host: werkzeug takes a name with odd characters for none, and breaks at some. It never sees the client's; handlers
     find that in the scope. Websockets, which no route has, are refused before it.
+    Path: only what begins with a slash has routes (quart breaks at others), and an encoded slash parts nothing: who
+    stands before us may allow one path and mean another.
+    Accept: werkzeug takes quadratic time for white space within it.
     """
 
     async def call(scope: Any, receive: Callable[[], Awaitable[Any]], send: Callable[[Any], Awaitable[None]]) -> None:
@@ -2856,10 +2952,17 @@ def behind_hypercorn(app: ASGIFramework) -> ASGIFramework:
             return
         headers = dict(scope["headers"])
         complete = headers.keys().isdisjoint((b"content-length", b"transfer-encoding"))
-        others = [header for header in scope["headers"] if header[0] != b"host"]
+        others = [
+            (name, re.sub(rb"[ \t]+", b" ", value) if name == b"accept" else value)
+            for name, value in scope["headers"]
+            if name != b"host"
+        ]
         host = headers.get(b"host", b"").decode("latin-1")
         files = contextlib.ExitStack()
-        scope = {**scope, HOST_KEY: host, FILES_KEY: files, "headers": [*others, (b"host", b"localhost")]}
+        is_plain = scope["raw_path"].startswith(b"/") and b"%2f" not in scope["raw_path"].lower()
+        path = scope["path"] if is_plain else NO_PATH
+        known = {HOST_KEY: host, FILES_KEY: files, "path": path, "headers": [*others, (b"host", b"localhost")]}
+        scope = {**scope, **known}
 
         async def noting_receive() -> Any:
             nonlocal complete
@@ -3008,10 +3111,23 @@ async def stay_with_http1(self: H11Protocol, event: object) -> None:
     """Instead of hypercorn's switch to HTTP/2, whose streams can be made to wait for ever; nobody needs it here."""
 
 
+async def refuse_with_json(self: H11Protocol, status_code: int) -> None:
+    """Instead of hypercorn's empty answer to what is no HTTP; h11 has 501 for some of it, the client's fault too."""
+    status_code = status_code if status_code < 500 else 400
+    over = f"the request line and the headers are over {MAX_HEAD_BYTES} bytes"
+    message = over if status_code == 431 else "this is no HTTP/1.1"
+    body = json.dumps(error_body("invalid_request", message, [Fault("", message)])).encode()
+    headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
+    headers += [(b"connection", b"close"), *self.config.response_headers("h11")]
+    for event in (h11.Response(headers=headers, status_code=status_code), h11.Data(data=body), h11.EndOfMessage()):
+        await self._send_h11_event(event)
+
+
 def tame_hypercorn(connections: Connections) -> None:
-    """Put the two in hypercorn's places; they are private to 0.18, which is pinned."""
+    """Put these in hypercorn's places; they are private to 0.18, which is pinned."""
     hypercorn.trio.run.TCPServer = functools.partial(OneConnection, connections)  # type: ignore[attr-defined,assignment]
     H11Protocol._check_protocol = stay_with_http1  # type: ignore[method-assign]
+    H11Protocol._send_error_response = refuse_with_json  # type: ignore[method-assign]
 
 
 def raise_file_limit(workers: int) -> int:
@@ -3061,6 +3177,7 @@ async def serve_http(
     settings.backlog = BACKLOG
     settings.graceful_timeout = HTTP_GRACE_S
     settings.include_server_header = False
+    settings.h11_max_incomplete_size = MAX_HEAD_BYTES
     settings.errorlog = None
     async with trio.open_nursery() as nursery:
         nursery.start_soon(connections.sweep)
@@ -3169,7 +3286,10 @@ def set_up_logging(log_format: str, level: int) -> None:
 
 
 # The settings that make sense without a server.
-CAPTURE_SETTINGS = ("browser", "browser_arg", "allow_network", "max_timeout", "max_pixels")
+CAPTURE_SETTINGS = (
+    *("browser", "browser_arg", "allow_network", "ca_file", "proxy", "proxy_dns", "max_traffic"),
+    *("max_timeout", "max_pixels"),
+)
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -3316,6 +3436,7 @@ async def capture_once(name: ServiceName, flags: Mapping[str, Any], config: Conf
         if name == "screenshot":
             check_format(Path(output), given)
     parsed = parse_request(name, given, config)
+    policy, authorities = config.policy, config.authorities
     tell = ProgressLine(parsed.url or "the document")
     with trio.CancelScope() as whole:
         # The innermost is cancelled: a page is closed over its browser's connection, which must live until then.
@@ -3324,13 +3445,14 @@ async def capture_once(name: ServiceName, flags: Mapping[str, Any], config: Conf
             async with open_tasks() as tasks:
                 await tasks.start(cancel_on_sigterm, scopes)
                 tell("start")
-                async with open_browser(config, config.policy) as browser:
+                async with open_browser(config, policy, authorities) as browser:
                     with trio.CancelScope() as within:
                         scopes.append(within)
                         made = await attempt(
                             browser.open_page,
                             parsed,
-                            policy=config.policy,
+                            policy=policy,
+                            authorities=authorities,
                             max_pixels=config.max_pixels,
                             progress=Progress(tell),
                         )

@@ -10,6 +10,7 @@ the caller's cancel scopes.
 """
 
 from . import errors, options
+from .authorities import Authorities
 from .browser import Browser, connect_browser, open_browser
 from .capture import Picture
 from .egress import AddressPolicy
@@ -19,6 +20,7 @@ from .processes import end_leftovers, memory_bytes
 
 __all__ = [
     "AddressPolicy",
+    "Authorities",
     "Browser",
     "Limits",
     "Page",

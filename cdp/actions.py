@@ -153,7 +153,8 @@ KEYS: dict[str, Key] = {
 def parse_keys(text: str) -> tuple[tuple[str, ...], Key]:
     """The modifiers, in the order given, and the key of a text such as `Control+Shift+A`.
 
-    A letter after Control, Alt or Meta is the key itself, in lower case unless Shift is named. Raises ValueError.
+    A letter after Control, Alt or Meta is the key itself, in lower case unless Shift is named. Raises ValueError, also
+    for what pastes: a browser has one clipboard, with what the pages of other contexts copied.
     """
     # The last of them may be the plus sign itself: `+`, or `Control++`.
     found = re.fullmatch(r"((?:[^+]+\+)*)(\+|[^+]+)", text)
@@ -168,7 +169,10 @@ def parse_keys(text: str) -> tuple[tuple[str, ...], Key]:
         last = last.lower()
     if "Shift" in names:
         last = _SHIFTED.get(last, last)
-    return tuple(dict.fromkeys(names)), KEYS[last]
+    key = KEYS[last]
+    if (key.code == "KeyV" and "Control" in names) or (key.code == "Insert" and "Shift" in names):
+        raise ValueError(f"{text} would paste what others copied; an action of the type `type` enters a text")
+    return tuple(dict.fromkeys(names)), key
 
 
 # ---- Scripts

@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 import trio
 
+from .authorities import Authorities
 from .capture import MAX_PIXELS
 from .connection import Connection, open_connection
 from .egress import AddressPolicy, Door, open_door
@@ -221,17 +222,18 @@ async def open_browser(
     switches: Iterable[str] = (),
     policy: AddressPolicy | None = None,
     profile_root: Path | None = None,
+    authorities: Authorities | None = None,
     max_message_bytes: int = MAX_PAGE_MESSAGE_BYTES,
 ) -> AsyncIterator[Browser]:
     """Launch a Chromium and connect to it.
 
     `executable` is a path or a name on PATH, by default the first of `launcher.BROWSER_NAMES`; `policy` says what its
-    pages may reach, by default the public internet only. Raises LaunchError. Resource handling: when the body ends the
-    browser's whole process group is gone, and its profile folder too.
+    pages may reach, by default the public internet only; `authorities` are trusted beside its own. Raises LaunchError.
+    Resource handling: when the body ends the browser's whole process group is gone, and its profile folder too.
     """
     path = find_browser(str(executable) if executable is not None else None)
     async with (
-        launch(path, switches, profile_root=profile_root) as process,
+        launch(path, switches, profile_root=profile_root, authorities=authorities) as process,
         connect_browser(process.endpoint, policy=policy, max_message_bytes=max_message_bytes) as browser,
         open_tasks() as tasks,
     ):

@@ -186,9 +186,9 @@ class Connection:
             for method in methods:
                 self._subscriptions[method].remove(subscription)
 
-    def give_up(self, reason: str) -> None:
-        """End it from our side: nothing more is sent, and nothing waited for."""
-        self._end(self._lost, reason)
+    def give_up(self, reason: str, error: type[CDPError] | None = None) -> None:
+        """End it from our side: nothing more is sent, and nothing waited for. `error` stands for it, else `lost`."""
+        self._end(error or self._lost, reason)
 
     async def run(self) -> None:
         """Read until the transport closes; the owner runs it as a task of its own."""

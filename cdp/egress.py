@@ -4,8 +4,9 @@ A connection goes these steps: read the host, refuse it by name, resolve it once
 that was judged (no second lookup, so no DNS rebinding), copy bytes. Chromium reports every failure before the copying
 as `ERR_SOCKS_CONNECTION_FAILED`; what really happened is in the door's `Ledger`.
 
-What no such check can see: addresses that lead back inside by somebody else's translation (a router that forwards its
-public address inwards, a NAT64 prefix of the operator's own), and what an allowed host name resolves to.
+What no such check can see: addresses that lead back inside by somebody else's translation (a router or a container
+engine that forwards a public address inwards, a NAT64 prefix of the operator's own), what an allowed host name resolves
+to, and what a proxy of the operator's makes of a name that it is given.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 import enum
 import errno
 import fcntl
+import functools
 import ipaddress
 import itertools
 import math
@@ -21,7 +23,8 @@ import socket
 import struct
 import termios
 import unicodedata
-from collections.abc import AsyncIterator, Callable, Collection, Iterable
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Iterator, MutableSet, Sequence
 from contextlib import asynccontextmanager, suppress
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from typing import Any
@@ -30,6 +33,8 @@ from urllib.parse import unquote
 import attrs
 import trio
 
+from .errors import NavigationError
+from .proxy import Proxy, ProxyFault, ask, read_exactly
 from .tasks import open_tasks
 
 Address = IPv4Address | IPv6Address
@@ -43,6 +48,8 @@ CONNECT_S = 30.0
 """From the request to a connection, the lookup included."""
 STAGGER_S = 0.25
 """Before the next address is tried beside a silent one (RFC 8305 section 8)."""
+PROXIED_STAGGER_S = 2.0
+"""The same through a proxy, which takes its own time."""
 HALF_CLOSED_S = 30.0
 """Longest silence once one side has ended: Chromium's close looks like a half-close, and a server may not answer it."""
 DRAIN_S = 5.0
@@ -59,6 +66,10 @@ MAX_ADDRESSES = 16
 """Tried per connection: a hostile name can have hundreds."""
 MAX_FAILURES = 256
 """Kept per ledger, the newest: a page can invent hosts without end."""
+MAX_REFUSALS = 20
+"""Told per ledger, the newest."""
+MAX_TRAFFIC_BYTES = 2**29
+"""Of one attempt, both ways: a long page with films takes some tens of MB."""
 CHUNK_BYTES = 2**17
 
 # ---- Addresses -------------------------------------------------------------------------------------------------------
@@ -131,20 +142,26 @@ def _family(address: Address) -> socket.AddressFamily:
     return socket.AF_INET if isinstance(address, IPv4Address) else socket.AF_INET6
 
 
+_NO_ROUTE = (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
+
+
 def _is_of_this_host(address: Address) -> bool:
-    """Whether a socket can be bound to the address; doubt counts as yes."""
+    """Whether a connection to the address would end here; doubt counts as yes."""
+    if address.is_loopback or address.is_unspecified:
+        return True
     try:
-        with socket.socket(_family(address), socket.SOCK_STREAM) as probe:
-            probe.bind((str(address), 0))
+        # Sends nothing. The system chooses where it would send from: to itself, from that very address.
+        with socket.socket(_family(address), socket.SOCK_DGRAM) as probe:
+            probe.connect((str(address), 9))
+            return ipaddress.ip_address(str(probe.getsockname()[0]).partition("%")[0]) == address
     except OSError as error:
-        return error.errno != errno.EADDRNOTAVAIL
-    return True
+        return error.errno not in _NO_ROUTE
 
 
 # ---- Host names ------------------------------------------------------------------------------------------------------
 
 _LABEL = r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?"
-_SPEC_NAME = re.compile(rf"(?:\*\.)?(?:{_LABEL}\.)*(?!\d+\Z|0x[0-9a-f]*\Z){_LABEL}")
+_HOST_NAME = re.compile(rf"(?:{_LABEL}\.)*(?!\d+\Z|0x[0-9a-f]*\Z){_LABEL}")
 _LOOKUP_NAME = re.compile(r"(?:[!-\-/-~]{1,63}\.)*[!-\-/-~]{1,63}")
 _NAME_CHARS_MAX = 253
 
@@ -193,40 +210,126 @@ def _ipv4_number(part: str) -> int | None:
     return int(digits or "0", base)
 
 
+# ---- Ports -----------------------------------------------------------------------------------------------------------
+
+_NO_BROWSER = (
+    "0 1 7 9 11 13 15 17 19 20 21 22 23 25 37 42 43 53 69 77 79 87 95 101 102 103 104 109 110 111 113 115 117 119 123 "
+    "135 137 139 143 161 179 389 427 465 512 513 514 515 526 530 531 532 540 548 554 556 563 587 601 636 989 990 993 "
+    "995 1719 1720 1723 2049 3659 4045 4190 5060 5061 6000 6566 6665 6666 6667 6668 6669 6679 6697 10080"
+)
+BAD_PORTS = frozenset(map(int, _NO_BROWSER.split()))
+"""Bad ports of the Fetch Standard: Chromium opens them for no page, so nothing allows them here."""
+# Beyond these, the usual ports of servers that speak no HTTP, or speak it with programs only. A list of what is closed,
+# as browsers have one: pages live on every other port, 81 and 8086 included.
+_NO_PAGE = (
+    "88 445 464 873 3268 3269 "  # Kerberos, file shares, directories
+    "3389 5900 5901 5985 5986 "  # shells and desktops from afar
+    "1433 1521 3050 3306 5432 6432 7687 9042 27017 27018 27019 28015 "  # databases
+    "6379 6380 9200 9300 11211 16379 26379 "  # caches and search: Redis, Elasticsearch, memcached
+    "1883 4222 5671 5672 8883 9092 61613 61616 "  # message queues
+    "2181 2375 2376 2377 2379 2380 4369 6443 8009 10250 10255 "  # what commands containers, clusters and servers
+    "1099 10050 10051"  # Java's remote calls, Zabbix's agents
+)
+SERVICE_PORTS = frozenset(map(int, _NO_PAGE.split()))
+"""Opened only by an allowance that names the port."""
+
+
+class Ports(MutableSet[int]):
+    """A set of ports in which each stays until it was taken out as often as it was put in.
+
+    Several listeners may have one number, on different addresses, and several users one listener.
+    """
+
+    def __init__(self, ports: Iterable[int] = ()) -> None:
+        self._counts = Counter(ports)
+
+    def add(self, value: int) -> None:
+        """Once more."""
+        self._counts[value] += 1
+
+    def discard(self, value: int) -> None:
+        """Once less."""
+        self._counts -= Counter([value])
+
+    def __contains__(self, value: object) -> bool:
+        return value in self._counts
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._counts)
+
+    def __len__(self) -> int:
+        return len(self._counts)
+
+
 # ---- Policy ----------------------------------------------------------------------------------------------------------
+
+
+@attrs.frozen
+class Allowance:
+    """One value of `--allow-network`."""
+
+    target: Network | str
+    """A network, an IPv6 one with all the IPv4 addresses embedded in it; or a canonical name, whatever it resolves to,
+    `*.` before it for its subdomains without itself."""
+    port: int | None = None
+    """The only port it opens, be it one of `SERVICE_PORTS`; None for all but these."""
+
+    @classmethod
+    def parse(cls, spec: str) -> Allowance:
+        """Raises ValueError with what is wrong, to be read after the value."""
+        port = None
+        if found := re.fullmatch(r"\s*(\[[^\]]*\]|[^:\[\]]*):([0-9]{1,5})\s*", spec):
+            spec, port = found[1], int(found[2])
+            if not 0 < port < 2**16:
+                raise ValueError("has no port between 1 and 65535")
+            if port in BAD_PORTS:
+                raise ValueError(
+                    f"has port {port}, which no browser opens for a page (bad ports of the Fetch Standard)"
+                )
+        return cls(_parse_target(spec), port)
+
+    def covers_name(self, name: str) -> bool:
+        """Whether the canonical name is meant, not what it resolves to."""
+        if not isinstance(self.target, str):
+            return False
+        return name.endswith(self.target[1:]) if self.target.startswith("*") else name == self.target
+
+    def covers(self, address: Address) -> bool:
+        """Whether the address lies in the network."""
+        return not isinstance(self.target, str) and address in self.target
 
 
 @attrs.define(eq=False)
 class AddressPolicy:
-    """What a door may reach: every globally routable address, and what the operator allowed."""
+    """What a door may reach: every globally routable address, and what the operator allowed; by which way, and for how
+    many bytes."""
 
-    networks: tuple[Network, ...] = ()
-    """Allowed although not global; an IPv6 network with all the IPv4 addresses embedded in it."""
-    hosts: frozenset[str] = frozenset()
-    """Canonical names, allowed whatever they resolve to."""
-    suffixes: tuple[str, ...] = ()
-    """`.example.org` for an allowed `*.example.org`: its subdomains, not itself."""
-    own_ports: set[int] = attrs.field(factory=set)
+    allowances: tuple[Allowance, ...] = ()
+    proxy: Proxy | None = None
+    """Every connection goes through it."""
+    max_bytes: int | None = MAX_TRAFFIC_BYTES
+    """That one door, or one fetch, may send and receive."""
+    own_ports: Ports = attrs.field(factory=Ports)
     """Ports of our own listeners; whoever opens one adds it and removes it on close. Nothing allows them here."""
 
     @classmethod
-    def parse(cls, specs: Iterable[str]) -> AddressPolicy:
+    def parse(
+        cls, specs: Iterable[str], *, proxy: Proxy | None = None, max_bytes: int | None = MAX_TRAFFIC_BYTES
+    ) -> AddressPolicy:
         """The policy for values of `--allow-network`: CIDR, IP literal, host name, or `*.` and a host name.
 
-        Raises ValueError that names every bad value and its fault.
+        Each may end with `:port`; IPv6 then stands in brackets. Raises ValueError that names every bad value and its
+        fault.
         """
-        networks, names, faults = list[Network](), list[str](), list[str]()
+        allowances, faults = list[Allowance](), list[str]()
         for spec in specs:
             try:
-                parsed = _parse_spec(spec)
+                allowances.append(Allowance.parse(spec))
             except ValueError as error:
                 faults.append(f"{spec!r} {error}")
-            else:
-                names.append(parsed) if isinstance(parsed, str) else networks.append(parsed)
         if faults:
             raise ValueError("--allow-network: " + "; ".join(faults))
-        globs = tuple(name[1:] for name in names if name.startswith("*"))
-        return cls(tuple(networks), frozenset(name for name in names if not name.startswith("*")), globs)
+        return cls(tuple(allowances), proxy, max_bytes)
 
     def judge(self, address: Address, port: int, host: str | None = None) -> str | None:
         """Why a connection to the address is refused, or None. `host` is what the page asked for.
@@ -235,37 +338,82 @@ class AddressPolicy:
         """
         address = _without_mapping(address)
         shown = str(address) if host is None else canonical_host(host)
-        if not self._allows_host(shown) and not self._allows(address):
+        if closed := self._judge_port(port, shown, address):
+            return closed
+        if not self._allows_name(shown, port) and not self._allows(address, port):
             is_name = host is not None and host_literal(host) is None
             fault = "does not lead to a public address" if is_name else "is not a public address"
             return f"{shown} {fault}; --allow-network {shown} would allow it"
-        if port in self.own_ports and any(map(_is_of_this_host, (address, *embedded_addresses(address)))):
-            return f"port {port} of {shown} is this service's own; no --allow-network opens it"
+        # A proxy on this host is no page's business either, nor what a proxy elsewhere has on its own loopback.
+        own = port in self.own_ports or (self.proxy is not None and port == self.proxy.port)
+        if own and any(map(_is_of_this_host, (address, *embedded_addresses(address)))):
+            return _own_port(shown, port)
         return None
 
-    def judge_host(self, host: str) -> str | None:
-        """Why a host is refused before resolving it, or None: `localhost`, and IP literals in every spelling."""
+    def judge_host(self, host: str, port: int = 443) -> str | None:
+        """Why a host is refused before resolving it, or None.
+
+        That are IP literals in every spelling, `localhost`, and ports that no page needs; of names that are left to a
+        proxy, those that mean something inside only.
+        """
         literal = host_literal(host)
         if literal is not None:
-            return self.judge(literal, 0)
+            return self.judge(literal, port)
         name = canonical_host(host)
-        if not f".{name}".endswith(".localhost") or self._allows_host(name):
+        if closed := self._judge_port(port, name, None):
+            return closed
+        if self._allows_name(name, port):
             return None
-        if self._allows(IPv4Address("127.0.0.1")) or self._allows(IPv6Address("::1")):
+        if _is_local(name):
+            if self._allows(IPv4Address("127.0.0.1"), port) or self._allows(IPv6Address("::1"), port):
+                return None
+            return f"{name} is this host; --allow-network {name} would allow it"
+        if self.proxy is not None and self.proxy.resolves and _INSIDE_NAME.fullmatch(name):
+            return f"{name} does not lead to a public address; --allow-network {name} would allow it"
+        return None
+
+    def _judge_port(self, port: int, shown: str, address: Address | None) -> str | None:
+        """Why the port is closed, or None; of a name without an address yet, only what is closed whatever it is."""
+        if port in BAD_PORTS:
+            return f"port {port} of {shown} is closed: no browser opens it for a page, and no setting does"
+        if port not in SERVICE_PORTS:
             return None
-        return f"{name} is this host; --allow-network {name} would allow it"
+        for one in self.allowances:
+            if one.port == port and (
+                one.covers_name(shown)
+                or (one.covers(address) if address is not None else not isinstance(one.target, str))
+            ):
+                return None
+        place = f"[{shown}]:{port}" if ":" in shown else f"{shown}:{port}"
+        return f"port {port} of {shown} is closed: no web page lives there; --allow-network {place} would allow it"
 
-    def _allows_host(self, name: str) -> bool:
-        return name in self.hosts or name.endswith(self.suffixes)
+    def _allows_name(self, name: str, port: int) -> bool:
+        return any(one.covers_name(name) for one in self.allowances if one.port in (None, port))
 
-    def _allows(self, address: Address) -> bool:
-        if _within(address, self.networks):
+    def _allows(self, address: Address, port: int) -> bool:
+        networks = [one for one in self.allowances if one.port in (None, port)]
+        if any(one.covers(address) for one in networks):
             return True
         embedded = embedded_addresses(address)
-        return _is_global(address) and all(_is_global(one) or _within(one, self.networks) for one in embedded)
+        inside = all(_is_global(inner) or any(one.covers(inner) for one in networks) for inner in embedded)
+        # A public address of this host's own is reached without passing what guards it from outside.
+        return _is_global(address) and inside and not _is_of_this_host(address)
 
 
-def _parse_spec(spec: str) -> Network | str:
+def _own_port(shown: str, port: int) -> str:
+    return f"port {port} of {shown} is this service's own; no --allow-network opens it"
+
+
+def _is_local(name: str) -> bool:
+    """Whether a canonical name means this host (RFC 6761)."""
+    return f".{name}".endswith(".localhost")
+
+
+# Names without a dot, and domains for private use (RFC 6762, RFC 8375, ICANN's .internal): nobody outside knows them.
+_INSIDE_NAME = re.compile(r"[^.]*|.*\.(?:local|localdomain|internal|home\.arpa)")
+
+
+def _parse_target(spec: str) -> Network | str:
     bare = spec.strip().removeprefix("[").removesuffix("]")
     network: Network | None = None
     if re.fullmatch(r"[0-9a-fA-F:.]+(/[0-9]{1,3})?", bare):  # no netmasks, no zones; names like `cafe` pass too
@@ -277,7 +425,7 @@ def _parse_spec(spec: str) -> Network | str:
         mapped = network.network_address.ipv4_mapped if isinstance(network, IPv6Network) else None
         return network if mapped is None or network.prefixlen < 96 else IPv4Network((mapped, network.prefixlen - 96))
     name = _ascii_name(bare)
-    if len(name) > _NAME_CHARS_MAX or not _SPEC_NAME.fullmatch(name):
+    if len(name) > _NAME_CHARS_MAX or not _HOST_NAME.fullmatch(name.removeprefix("*.")):
         raise ValueError("is not a network, an IP address or a host name")
     return name
 
@@ -291,6 +439,7 @@ class FailureKind(enum.Enum):
     blocked = ("net::ERR_BLOCKED_BY_CLIENT", 2)
     name_not_resolved = ("net::ERR_NAME_NOT_RESOLVED", 4)
     connection_refused = ("net::ERR_CONNECTION_REFUSED", 5)
+    proxy_failed = ("net::ERR_PROXY_CONNECTION_FAILED", 1)
     connection_reset = ("net::ERR_CONNECTION_RESET", 1)
     timed_out = ("net::ERR_CONNECTION_TIMED_OUT", 6)
     unreachable = ("net::ERR_ADDRESS_UNREACHABLE", 3)
@@ -303,6 +452,16 @@ class Failure:
     kind: FailureKind
     text: str
     """For the client: without any address that a name resolved to."""
+    by_proxy: bool = False
+    """The operator's proxy has a part in it: the text tells more than the kind."""
+
+    def error(self) -> NavigationError:
+        """What it means for a page that was to come from there."""
+        if self.kind is FailureKind.blocked:
+            return NavigationError(self.net_error, blocked=self.text)
+        if self.by_proxy:
+            return NavigationError(self.net_error, detail=self.text)
+        return NavigationError(self.net_error)
 
     @property
     def net_error(self) -> str:
@@ -312,8 +471,12 @@ class Failure:
 
 @attrs.define
 class Ledger:
-    """What passed one door."""
+    """What passed one door, or one fetch."""
 
+    max_bytes: int | None = None
+    """Of both ways together."""
+    over: trio.Event = attrs.field(factory=trio.Event, repr=False)
+    """Set by the first byte over `max_bytes`; from then on there is no connection."""
     connections: int = 0
     """Made to servers."""
     bytes_received: int = 0
@@ -324,12 +487,47 @@ class Ledger:
     """Connections that the door's `refuse` did not want; no failure is kept of them."""
     failures: dict[tuple[str, int], Failure] = attrs.field(factory=dict)
     """The last failure of each canonical host and port, oldest first, at most `MAX_FAILURES`; a success removes it."""
+    refusals: dict[str, str] = attrs.field(factory=dict)
+    """`host:port` and why it was refused, oldest first, the newest `MAX_REFUSALS`; also when it was reached later."""
+    refused: int = 0
+    """Connections that were."""
 
     @property
     def blocked(self) -> list[str]:
-        """`host:port` of every refusal that stands."""
-        refused = [key for key, failure in self.failures.items() if failure.kind is FailureKind.blocked]
-        return [f"[{host}]:{port}" if ":" in host else f"{host}:{port}" for host, port in refused]
+        """`host:port` of the newest refusals."""
+        return list(self.refusals)
+
+    @property
+    def warnings(self) -> list[str]:
+        """A sentence for each of the newest refusals."""
+        return [f"{place} was not reached: {why}" for place, why in self.refusals.items()]
+
+    def as_meta(self) -> dict[str, Any]:
+        """`network` of a result's `meta`."""
+        return {
+            "bytes_received": self.bytes_received,
+            "bytes_sent": self.bytes_sent,
+            "connections": self.connections,
+            "blocked": self.blocked,
+            "blocked_connections": self.refused,
+        }
+
+    def count(self, *, received: int = 0, sent: int = 0) -> None:
+        """Note bytes that passed."""
+        self.bytes_received += received
+        self.bytes_sent += sent
+        if self.max_bytes is not None and self.bytes_received + self.bytes_sent > self.max_bytes:
+            self.over.set()
+
+    @property
+    def over_text(self) -> str:
+        """What there was too much of, once there was."""
+        return f"the page's traffic is over the limit of {self.max_bytes} bytes (--max-traffic)"
+
+    def include(self, other: Ledger) -> None:
+        """Count what passed before, elsewhere, for the same client."""
+        self.connections += other.connections
+        self.count(received=other.bytes_received, sent=other.bytes_sent)
 
     def failure_at(self, host: str, port: int) -> Failure | None:
         """The failure that stands for a host, in any spelling, and a port."""
@@ -341,12 +539,24 @@ class Ledger:
         self.failures.pop(key, None)  # so that the newest is last
         if failure is not None:
             self.failures[key] = failure
+            if failure.kind is FailureKind.blocked:
+                self.refused += 1
+                _keep_newest(self.refusals, f"[{key[0]}]:{port}" if ":" in key[0] else f"{key[0]}:{port}", failure.text)
         if len(self.failures) > MAX_FAILURES:
             del self.failures[next(iter(self.failures))]
 
 
+def _keep_newest(refusals: dict[str, str], place: str, why: str) -> None:
+    refusals.pop(place, None)
+    refusals[place] = why
+    if len(refusals) > MAX_REFUSALS:
+        del refusals[next(iter(refusals))]
+
+
 def _failure(error: BaseException | None, host: str) -> Failure:
     """The one place where the operating system's errors become failures."""
+    if isinstance(error, ProxyFault):
+        return Failure(FailureKind.proxy_failed, str(error), by_proxy=True)
     number = error.errno if isinstance(error, OSError) else None
     if number == errno.ECONNREFUSED:
         return Failure(FailureKind.connection_refused, f"{host} refused the connection")
@@ -409,44 +619,79 @@ async def _resolve(name: str, port: int) -> list[Address]:
     return [address for turn in itertools.zip_longest(*families.values()) for address in turn if address is not None]
 
 
-async def _dial(addresses: list[Address], port: int) -> trio.SocketStream:
-    """A connection to the first address that answers; the next is tried when one fails or is silent for `STAGGER_S`.
+Reach = Callable[[Address | str], Awaitable[trio.SocketStream]]
 
-    Raises the OSError of the first host that said no, else of the first address. Closes every other socket, also when
-    cancelled.
+
+async def _addresses(host: str, port: int) -> list[Address]:
+    literal = host_literal(host)
+    return await _resolve(host, port) if literal is None else [literal]
+
+
+async def _dial(targets: Sequence[Address | str], reach: Reach, stagger_s: float = STAGGER_S) -> trio.SocketStream:
+    """A connection to the first target that answers; the next is tried when one fails, or is silent for `stagger_s`.
+
+    Raises the OSError of the first host that said no, else of the first target. Closes every other connection, also
+    when cancelled.
     """
-    sockets: list[trio.socket.SocketType] = []
-    stream: trio.SocketStream | None = None
+    won: trio.SocketStream | None = None
     errors: list[OSError] = []
 
-    async def attempt(address: Address, failed: trio.Event) -> None:
-        nonlocal stream
+    async def attempt(target: Address | str, failed: trio.Event) -> None:
+        nonlocal won
         try:
-            sockets.append(sock := trio.socket.socket(_family(address), socket.SOCK_STREAM))
-            await sock.connect((str(address), port))
+            stream = await reach(target)
         except OSError as error:
             errors.append(error)
             failed.set()
-        else:
-            stream = trio.SocketStream(sock)
+            return
+        if won is None:
+            won = stream
             nursery.cancel_scope.cancel()
+        else:
+            stream.socket.close()
 
     try:
         async with trio.open_nursery() as nursery:
-            for address in addresses:
+            for target in targets:
                 failed = trio.Event()
-                nursery.start_soon(attempt, address, failed)
-                with trio.move_on_after(STAGGER_S):
+                nursery.start_soon(attempt, target, failed)
+                with trio.move_on_after(stagger_s):
                     await failed.wait()
     except BaseException:  # cancelled from outside, perhaps just when one answered
-        stream = None
+        if won is not None:
+            won.socket.close()
         raise
-    finally:
-        for sock in sockets:
-            if stream is None or sock is not stream.socket:
-                sock.close()
-    if stream is None:
+    if won is None:
         raise next((error for error in errors if error.errno in (errno.ECONNREFUSED, errno.ECONNRESET)), errors[0])
+    return won
+
+
+async def _reach(target: Address | str, port: int) -> trio.SocketStream:
+    """A connection to an address; raises OSError."""
+    assert not isinstance(target, str)
+    sock = trio.socket.socket(_family(target), socket.SOCK_STREAM)
+    try:
+        await sock.connect((str(target), port))
+    except BaseException:
+        sock.close()
+        raise
+    return trio.SocketStream(sock)
+
+
+async def _reach_through(
+    proxy: Proxy, gateways: Sequence[Address], target: Address | str, port: int
+) -> trio.SocketStream:
+    """A connection to an address, or a name, by the proxy; raises OSError."""
+    try:
+        stream = await _dial(gateways, functools.partial(_reach, port=proxy.port))
+    except OSError as error:
+        why = "refused the connection" if error.errno == errno.ECONNREFUSED else "cannot be reached"
+        raise ProxyFault(why) from error
+    try:
+        await ask(proxy, stream, str(target), port)
+    except BaseException:
+        stream.socket.close()
+        raise
     return stream
 
 
@@ -454,27 +699,70 @@ async def connect(
     policy: AddressPolicy, host: str, port: int, lookups: trio.CapacityLimiter | None = None
 ) -> trio.SocketStream | Failure:
     """A connection to a host that may be reached, or why there is none; `lookups` limits those at once."""
-    reason = policy.judge_host(host)
+    reason = policy.judge_host(host, port)
     if reason is not None:
         return Failure(FailureKind.blocked, reason)
+    proxy = policy.proxy
     with trio.move_on_after(CONNECT_S):
-        literal = host_literal(host)
-        addresses = [] if literal is None else [literal]
-        if literal is None:
-            with trio.move_on_after(RESOLVE_S):
-                async with lookups or trio.CapacityLimiter(1):
-                    addresses = await _resolve(host, port)
-        if not addresses:
-            return Failure(FailureKind.name_not_resolved, f"{host} has no address")
-        verdicts = {address: policy.judge(address, port, host) for address in addresses}
-        open_addresses = [address for address, verdict in verdicts.items() if verdict is None]
-        if not open_addresses:
-            return Failure(FailureKind.blocked, verdicts[addresses[0]] or "")
+        gateways = [] if proxy is None else await _addresses(canonical_host(proxy.host), proxy.port)
+        targets = await _targets(policy, host, port, lookups or trio.CapacityLimiter(1), gateways)
+        if isinstance(targets, Failure):
+            return targets
         try:
-            return await _dial(open_addresses[:MAX_ADDRESSES], port)
+            if proxy is None:
+                return await _dial(targets, functools.partial(_reach, port=port))
+            if not gateways:
+                raise ProxyFault("cannot be reached: its name has no address")
+            return await _dial(
+                targets,
+                functools.partial(_reach_through, proxy, gateways[:MAX_ADDRESSES], port=port),
+                PROXIED_STAGGER_S,
+            )
         except OSError as error:
             return _failure(error, host)
+    if proxy is not None:
+        return Failure(
+            FailureKind.timed_out, f"the proxy (--proxy) gave no connection to {host} in time", by_proxy=True
+        )
     return _failure(TimeoutError(errno.ETIMEDOUT, "no connection within the limit"), host)
+
+
+async def _targets(
+    policy: AddressPolicy, host: str, port: int, lookups: trio.CapacityLimiter, gateways: list[Address]
+) -> list[Address | str] | Failure:
+    """What to connect to, judged: addresses, or a name that is left to the proxy."""
+    name, literal, proxy = canonical_host(host), host_literal(host), policy.proxy
+    addresses = list[Address]()
+    if literal is not None:
+        addresses = [literal]
+    elif proxy is not None and proxy.resolves and not _is_local(name):
+        if (name, port) == (canonical_host(proxy.host), proxy.port):
+            return Failure(FailureKind.blocked, _own_port(name, port))
+        # Nothing that the proxy might take for an address.
+        if len(name) <= _NAME_CHARS_MAX and _HOST_NAME.fullmatch(name):
+            return [name]
+    else:
+        with trio.move_on_after(RESOLVE_S):
+            async with lookups:
+                addresses = await _resolve(host, port)
+    if not addresses:
+        if proxy is None or proxy.resolves:
+            return Failure(FailureKind.name_not_resolved, f"{host} has no address")
+        return Failure(
+            FailureKind.name_not_resolved, f"{host} has no address here; --proxy-dns leaves names to the proxy", True
+        )
+    judged, refusals = list[Address | str](), list[str]()
+    for address in addresses:
+        refusal = policy.judge(address, port, host)
+        if refusal is None and proxy is not None and port == proxy.port:
+            # In any form; with the addresses of its name only known now.
+            own = not set(gateways).isdisjoint((address, *embedded_addresses(address)))
+            refusal = _own_port(name, port) if own else None
+        if refusal is None:
+            judged.append(address)
+        else:
+            refusals.append(refusal)
+    return judged[:MAX_ADDRESSES] or Failure(FailureKind.blocked, refusals[0])
 
 
 # ---- Copying ---------------------------------------------------------------------------------------------------------
@@ -503,9 +791,11 @@ async def _tunnel(client: trio.SocketStream, upstream: trio.SocketStream, ledger
             try:
                 while data := await source.receive_some(CHUNK_BYTES):
                     if source is upstream:
-                        ledger.bytes_received += len(data)
+                        ledger.count(received=len(data))
                     else:
-                        ledger.bytes_sent += len(data)
+                        ledger.count(sent=len(data))
+                    if ledger.over.is_set():
+                        return  # whoever made the ledger ends all connections
                     side = sink
                     await sink.send_all(data)
                     side = source
@@ -544,12 +834,15 @@ class Door:
 
     policy: AddressPolicy
     port: int
-    ledger: Ledger = attrs.field(factory=Ledger)
+    ledger: Ledger = attrs.field(init=False)
     refuse: Callable[[str], bool] | None = None
     """Hosts, by their canonical names, that the page can do without (`blocking.ad_filter`)."""
-    _tunnels: dict[trio.CancelScope, tuple[str, int]] = attrs.field(factory=dict)
+    _tunnels: dict[trio.CancelScope, tuple[str, int]] = attrs.field(factory=dict, init=False)
     _lookups: trio.CapacityLimiter = attrs.field(factory=lambda: trio.CapacityLimiter(MAX_LOOKUPS))
     _connections: trio.Semaphore = attrs.field(factory=lambda: trio.Semaphore(MAX_CONNECTIONS))
+
+    def __attrs_post_init__(self) -> None:
+        self.ledger = Ledger(self.policy.max_bytes)
 
     @property
     def proxy_url(self) -> str:
@@ -562,6 +855,14 @@ class Door:
         for scope, endpoint in self._tunnels.items():
             if endpoint in wanted:
                 scope.cancel()
+
+    async def _run(self, listener: trio.SocketListener) -> None:
+        """Serve clients until the ledger is over its limit, and none from then on."""
+        async with trio.open_nursery() as clients:
+            clients.start_soon(self._accept, listener, clients)
+            await self.ledger.over.wait()
+            clients.cancel_scope.cancel()
+        listener.socket.close()
 
     async def _accept(self, listener: trio.SocketListener, tasks: trio.Nursery) -> None:
         """Serve every client in a task of its own; those over the limit wait in the listener's backlog."""
@@ -620,7 +921,7 @@ class Door:
 
 @asynccontextmanager
 async def open_door(policy: AddressPolicy) -> AsyncIterator[Door]:
-    """A relay on a loopback port of its own, serving until the body ends.
+    """A relay on a loopback port of its own, serving until the body ends, or until `policy.max_bytes` have passed.
 
     Resource handling: its port is among the policy's own ports while it is open. On leaving, every connection is closed
     at once, whatever state it is in; cancellation does the same. A lookup may outlive it in its thread, without effect.
@@ -632,7 +933,7 @@ async def open_door(policy: AddressPolicy) -> AsyncIterator[Door]:
     policy.own_ports.add(door.port)
     try:
         async with open_tasks() as tasks:
-            tasks.start_soon(door._accept, listener, tasks)
+            tasks.start_soon(door._run, listener)
             yield door
     finally:
         listener.socket.close()
@@ -646,40 +947,29 @@ def _reply(code: int) -> bytes:
     return bytes((5, code, 0, 1, 0, 0, 0, 0, 0, 0))
 
 
-async def _read_exactly(client: trio.SocketStream, count: int) -> bytes:
-    """So many bytes and no more, as what follows is the tunnel's. Raises BrokenResourceError at the client's end."""
-    data = b""
-    while len(data) < count:
-        part = await client.receive_some(count - len(data))
-        if not part:
-            raise trio.BrokenResourceError("the client left during the handshake")
-        data += part
-    return data
-
-
 async def _read_request(client: trio.SocketStream) -> tuple[str, int] | None:
     """Host and port of a CONNECT without authentication; None for anything else, which has got its reply."""
-    version, methods = await _read_exactly(client, 2)
+    version, methods = await read_exactly(client, 2)
     if version != 5:
         return None
-    if 0 not in await _read_exactly(client, methods):
+    if 0 not in await read_exactly(client, methods):
         await client.send_all(b"\x05\xff")
         return None
     await client.send_all(b"\x05\x00")
-    version, command, _, kind = await _read_exactly(client, 4)
+    version, command, _, kind = await read_exactly(client, 4)
     if version != 5:
         return None
     if kind == 1:
-        host = str(IPv4Address(await _read_exactly(client, 4)))
+        host = str(IPv4Address(await read_exactly(client, 4)))
     elif kind == 4:
-        host = str(_without_mapping(IPv6Address(await _read_exactly(client, 16))))
+        host = str(_without_mapping(IPv6Address(await read_exactly(client, 16))))
     elif kind == 3:
-        (length,) = await _read_exactly(client, 1)
-        host = canonical_host((await _read_exactly(client, length)).decode("utf-8", "replace"))
+        (length,) = await read_exactly(client, 1)
+        host = canonical_host((await read_exactly(client, length)).decode("utf-8", "replace"))
     else:
         await client.send_all(_reply(8))
         return None
-    port = int.from_bytes(await _read_exactly(client, 2), "big")
+    port = int.from_bytes(await read_exactly(client, 2), "big")
     if command != 1:
         await client.send_all(_reply(7))
         return None

@@ -91,10 +91,10 @@ class NavigationError(CDPError):
 
     `net_error` is Chromium's name of the fault, such as `net::ERR_NAME_NOT_RESOLVED`; where Chromium only saw its
     proxy fail, the name is the one the egress door's ledger stands for. `blocked` is the reason when the door refused
-    the address, else None.
+    the address, else None. `detail` says more, where there is more to say.
     """
 
-    def __init__(self, net_error: str, *, blocked: str | None = None) -> None:
-        super().__init__(blocked or f"navigation failed: {net_error}")
+    def __init__(self, net_error: str, *, blocked: str | None = None, detail: str | None = None) -> None:
+        super().__init__(blocked or f"navigation failed: {net_error}" + (f" ({detail})" if detail else ""))
         self.net_error = net_error
         self.blocked = blocked

@@ -28,13 +28,14 @@ from urllib.request import Request, parse_http_list, parse_keqv_list
 
 import attrs
 import certifi
-import h11
+import h11._readers
 import trio
 import webencodings
 
 from . import network
+from .authorities import Authorities
 from .document import absolute_url
-from .egress import AddressPolicy, Failure, FailureKind, connect
+from .egress import BAD_PORTS, AddressPolicy, Failure, Ledger, connect
 from .emulation import languages
 from .errors import NavigationError, NotAPage, TooLarge
 from .frame import MAX_HTML_BYTES
@@ -58,18 +59,18 @@ ESCAPE_SLICE = 2**20
 PIECE_BYTES = 2**18
 """A decoder gives no more at once, whatever a bomb would become."""
 
+# h11 0.16 looks for white space before a value, for the value, and for white space after it: in a line of nothing else
+# that ends in a fault this takes the square of its length (2 minutes for `MAX_HEAD_BYTES`, while everybody waits), and
+# a chunk's extension the same. What is possessive is not tried again. For our own server too, which has h11 as well.
+_OWN = h11._readers.header_field_re.pattern.replace(rb"[ \t]*", rb"[ \t]*+")
+h11._readers.header_field_re = re.compile(_OWN)
+h11._readers.chunk_header_re = re.compile(rb"(?P<chunk_size>[0-9A-Fa-f]{1,20})(?P<chunk_ext>;[^\r\n]*+)?[ \t]*+\r\n")
+
 # Of Chromium 156, without the exchange format that only browsers read.
 _ACCEPT = "text/html,application/xhtml+xml,application/xml;q=0.9,image/jxl,image/avif,image/webp,image/apng,*/*;q=0.8"
 # As a browser says it: many sites answer others with something else.
 USER_AGENT = "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/156.0.0.0 Safari/537.36"
 _REDIRECTS = (301, 302, 303, 307, 308)
-_PORTS = (
-    "0 1 7 9 11 13 15 17 19 20 21 22 23 25 37 42 43 53 69 77 79 87 95 101 102 103 104 109 110 111 113 115 117 119 123 "
-    "135 137 139 143 161 179 389 427 465 512 513 514 515 526 530 531 532 540 548 554 556 563 587 601 636 989 990 993 "
-    "995 1719 1720 1723 2049 3659 4045 4190 5060 5061 6000 6566 6665 6666 6667 6668 6669 6679 6697 10080"
-)
-# Bad ports of the Fetch Standard, which Chromium refuses too.
-_UNSAFE_PORTS = frozenset(map(int, _PORTS.split(" ")))
 _TEXTS = (
     "calendar comma-separated-values csv directory ldif ofx qif rtf tab-separated-values tsv vcalendar vcard "
     "vnd.sun.j2me.app-descriptor x-calendar x-csv x-ms-iqy x-ms-odc x-qif x-vcalendar x-vcard x-vcf"
@@ -95,6 +96,8 @@ class Fetched:
     """The URLs whose servers redirected, the first first."""
     html: str
     """The document. A text or JSON document is wrapped in `<pre>`, as browsers do to show it."""
+    ledger: Ledger
+    """What passed on the way."""
 
 
 async def fetch(
@@ -103,26 +106,31 @@ async def fetch(
     *,
     user_agent: str = USER_AGENT,
     max_bytes: int = MAX_HTML_BYTES,
-    trust: ssl.SSLContext | None = None,
+    authorities: Authorities | None = None,
+    ledger: Ledger | None = None,
 ) -> Fetched:
     """Get the document at `options.url`, which is canonical.
 
     Of the options, `url`, `headers`, `cookies`, `referer`, `auth`, `user_agent`, `locale` and `ignore_tls_errors`
-    count. `user_agent` is what is said without the option. `max_bytes` is the limit of the decoded body. `trust` is
-    the TLS context, by default one with the authorities that certifi lists, as Chromium has its own.
+    count. `user_agent` is what is said without the option. `max_bytes` is the limit of the decoded body.
+    `authorities` are trusted beside those that certifi lists, as Chromium has its own. What passes is counted in
+    `ledger`, by default a new one, up to the policy's own `max_bytes`.
 
     Raises NavigationError, NotAPage, TooLarge. Cancellation closes the connection at once.
     """
-    if trust is None:
-        # Reading the authorities takes 30 ms, once.
-        trust = await trio.to_thread.run_sync(_tls, not options.ignore_tls_errors, abandon_on_cancel=True)
-    return await _Fetch(policy, trust, options, user_agent, max_bytes).run()
+    checked = not options.ignore_tls_errors
+    trust = await trio.to_thread.run_sync(_tls, checked, authorities, abandon_on_cancel=True)
+    ledger = ledger or Ledger(policy.max_bytes)
+    return await _Fetch(policy, trust, options, user_agent, max_bytes, ledger).run()
 
 
 @functools.cache
-def _tls(verified: bool) -> ssl.SSLContext:
+def _tls(checked: bool, authorities: Authorities | None) -> ssl.SSLContext:
+    # Reading the authorities takes 30 ms, once.
     context = ssl.create_default_context(cafile=certifi.where())
-    if not verified:
+    if authorities is not None:
+        authorities.trust_in(context)
+    if not checked:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
     context.set_alpn_protocols(["http/1.1"])
@@ -135,21 +143,49 @@ def _tls(verified: bool) -> ssl.SSLContext:
 Headers = list[tuple[bytes, bytes]]
 
 
+class _Counted(trio.abc.Stream):
+    """A socket whose bytes are counted; raises TooLarge over the ledger's limit."""
+
+    def __init__(self, sock: trio.SocketStream, ledger: Ledger) -> None:
+        self._sock = sock
+        self._ledger = ledger
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        self._count(sent=len(data))
+        await self._sock.send_all(data)
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
+        data = await self._sock.receive_some(max_bytes)
+        self._count(received=len(data))
+        return data
+
+    async def wait_send_all_might_not_block(self) -> None:
+        await self._sock.wait_send_all_might_not_block()
+
+    async def aclose(self) -> None:
+        await self._sock.aclose()
+
+    def _count(self, *, received: int = 0, sent: int = 0) -> None:
+        self._ledger.count(received=received, sent=sent)
+        if self._ledger.over.is_set():
+            raise TooLarge(self._ledger.over_text)
+
+
 class _Connection:
     """HTTP/1.1 with one server, for one request."""
 
-    def __init__(self, transport: trio.SocketStream) -> None:
-        self.transport = transport
+    def __init__(self, sock: trio.SocketStream, ledger: Ledger) -> None:
+        self.sock = sock
         self.received = False
         """Something came."""
         self.response: h11.Response | None = None
         """The head of the answer, once it is there."""
-        self._stream: trio.abc.Stream = transport
+        self._stream: trio.abc.Stream = _Counted(sock, ledger)
         self._protocol = h11.Connection(h11.CLIENT, max_incomplete_event_size=MAX_HEAD_BYTES)
 
     async def secure(self, trust: ssl.SSLContext, host: str) -> None:
         # https_compatible: a server that ends without close_notify reads as an end, as in browsers.
-        self._stream = trio.SSLStream(self.transport, trust, server_hostname=host, https_compatible=True)
+        self._stream = trio.SSLStream(self._stream, trust, server_hostname=host, https_compatible=True)
         await self._stream.do_handshake()
 
     async def ask(self, target: str, headers: Headers) -> h11.Response:
@@ -177,9 +213,16 @@ class _Fetch:
     """One document, from the first request to the last byte."""
 
     def __init__(
-        self, policy: AddressPolicy, trust: ssl.SSLContext, options: PageOptions, user_agent: str, max_bytes: int
+        self,
+        policy: AddressPolicy,
+        trust: ssl.SSLContext,
+        options: PageOptions,
+        user_agent: str,
+        max_bytes: int,
+        ledger: Ledger,
     ) -> None:
         self._policy = policy
+        self._ledger = ledger
         self._trust = trust
         self._options = options
         self._user_agent = options.user_agent or user_agent
@@ -200,13 +243,15 @@ class _Fetch:
         """Follow redirects and challenges to the document."""
         while True:
             host, port = network.endpoint_of(self._url)
-            if port in _UNSAFE_PORTS:
+            if port in BAD_PORTS:
+                # Without asking the policy, as Chromium.
                 raise NavigationError("net::ERR_UNSAFE_PORT")
-            transport = await connect(self._policy, host, port)
-            if isinstance(transport, Failure):
-                blocked = transport.text if transport.kind is FailureKind.blocked else None
-                raise NavigationError(transport.net_error, blocked=blocked)
-            connection = _Connection(transport)
+            sock = await connect(self._policy, host, port)
+            if isinstance(sock, Failure):
+                self._ledger.record(host, port, sock)
+                raise sock.error()
+            self._ledger.connections += 1
+            connection = _Connection(sock, self._ledger)
             try:
                 if self._url.startswith("https:"):
                     await connection.secure(self._trust, host)
@@ -218,7 +263,7 @@ class _Fetch:
                 raise NavigationError(f"net::ERR_{_fault(error, connection)}") from error
             finally:
                 # Needs no await, so that cancellation leaves nothing open.
-                connection.transport.socket.close()
+                connection.sock.socket.close()
 
     def _headers(self) -> Headers:
         spoken = languages(self._options.locale)
@@ -306,7 +351,7 @@ class _Fetch:
         is_markup = _MARKUP_TYPES.fullmatch(said_type or _sniffed(body)) is not None
         # Up to 0.5 s for what is over the limit by little, and 1.5 s to escape it.
         text = await trio.to_thread.run_sync(_text, bytes(body), charset, is_markup, abandon_on_cancel=True)
-        return Fetched(self._url, response.status_code, tuple(self._redirects), text)
+        return Fetched(self._url, response.status_code, tuple(self._redirects), text, self._ledger)
 
 
 def _text(body: bytes, charset: str | None, is_markup: bool) -> str:

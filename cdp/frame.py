@@ -9,7 +9,7 @@ import attrs
 import trio
 
 from . import network
-from .egress import FailureKind, Ledger
+from .egress import Ledger
 from .errors import CDPError, NavigationError, NotAPage, TooLarge
 from .traffic import Traffic
 
@@ -186,5 +186,5 @@ class MainFrame:
         # Chromium reports whatever its proxy could not do as one error; the door knows which.
         cause = self._ledger.failure_at(*network.endpoint_of(exchange.url)) if exchange is not None else None
         if cause is not None:
-            return NavigationError(cause.net_error, blocked=cause.text if cause.kind is FailureKind.blocked else None)
+            return cause.error()
         return NavigationError(net_error or (exchange.net_error if exchange is not None else "net::ERR_FAILED"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import re
 import shutil
@@ -11,15 +12,18 @@ import subprocess
 import tempfile
 from collections import deque
 from collections.abc import AsyncIterator, Iterable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import attrs
 import trio
 
+from .authorities import Authorities
 from .errors import LaunchError
 from .processes import note_group, of_group
 from .tasks import in_thread, open_tasks
+
+logger = logging.getLogger("cdp")
 
 # The headless shell starts in 0.1 s and captures about three times as fast as `chromium --headless` (Chromium 156).
 BROWSER_NAMES = (
@@ -42,8 +46,10 @@ SWITCHES = (
     "--remote-debugging-port=0",
     # Pictures as puppeteer and playwright make them.
     "--hide-scrollbars",
-    # A desktop has a mouse: else `(hover: hover)` and `(pointer: fine)` are false, as on a phone.
-    "--blink-settings=primaryHoverType=2,availableHoverTypes=2,primaryPointerType=4,availablePointerTypes=4",
+    # A desktop has a mouse: else `(hover: hover)` and `(pointer: fine)` are false, as on a phone. And a browser has one
+    # clipboard for what is selected: a click with the middle button pasted what another context's page had selected.
+    "--blink-settings=primaryHoverType=2,availableHoverTypes=2,primaryPointerType=4,availablePointerTypes=4"
+    ",selectionClipboardBufferAvailable=false",
     # Popups are not opened; the page's session tells of them.
     "--block-new-web-contents",
     "--force-color-profile=srgb",
@@ -73,11 +79,15 @@ SWITCHES = (
     "--disable-hang-monitor",
     # A page session sees the requests and the pixels of cross-site frames only while they share its process.
     "--disable-site-isolation-trials",
-    "--disable-features=IsolateOrigins,site-per-process,Translate,MediaRouter,OptimizationHints,DialMediaRouteProvider",
+    # Nor does full Chromium ask Google about the forms of pages.
+    "--disable-features=IsolateOrigins,site-per-process,Translate,MediaRouter,OptimizationHints,DialMediaRouteProvider"
+    ",AutofillServerCommunication",
     # Nothing passes the egress door by: no UDP, no name look-up and no direct connection by the browser itself. Each
     # context has a proxy of its own; whoever has none meets the discard port.
     "--disable-quic",
+    # The headless shell's name for it, and full Chromium's.
     "--force-webrtc-ip-handling-policy=disable_non_proxied_udp",
+    "--webrtc-ip-handling-policy=disable_non_proxied_udp",
     "--proxy-server=socks5://127.0.0.1:9",
     "--proxy-bypass-list=<-loopback>",
     "--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE 127.0.0.1",
@@ -86,6 +96,11 @@ SWITCHES = (
 # Containers give /dev/shm 64 MB by default, less than one large picture; below this size files in TMPDIR are used.
 SHARED_MEMORY_BYTES = 2**29
 
+# In a profile folder.
+TEMPORARY = "tmp"
+# The first place where Chromium looks for certificates (before 146, the only one).
+DATABASE = ".pki/nssdb"
+
 START_TIMEOUT_S = 20.0
 EXIT_TIMEOUT_S = 3.0
 # What is kept of stderr: a page's console output can arrive there whole (40 MB were seen).
@@ -93,6 +108,24 @@ STDERR_CHUNKS = 64
 STDERR_CHUNK_BYTES = 2**10
 ENDPOINT_BYTES = 2**14
 _LISTENING = re.compile(rb"DevTools listening on (ws://[^\s/]+:\d+/\S*)\s")
+
+# What a browser gets of our own environment. The rest is not for processes that run pages: keys and tokens, proxies,
+# SSLKEYLOGFILE, the way to the session bus.
+_INHERITED = re.compile(
+    r"PATH|LANG|LANGUAGE|LC_[A-Z]+|LD_LIBRARY_PATH|FONTCONFIG_[A-Z]+|XDG_(CACHE_HOME|DATA_HOME|DATA_DIRS)"
+    r"|CHROME_DEVEL_SANDBOX"
+)
+
+# The last words of a browser that ends for want of a sandbox: of itself, and of its setuid helper in a container.
+_NO_SANDBOX = re.compile(rb"sandbox|failed to move to new namespace", re.IGNORECASE)
+# Switches with which pages run without a sandbox, or with less of one.
+_WEAKENING = ("--no-sandbox", "--single-process", "--disable-seccomp-filter-sandbox", "--disable-namespace-sandbox")
+# Below /proc/sys: what keeps user namespaces from a plain user, at which value. The third is Ubuntu's.
+_NAMESPACE_SETTINGS = (
+    ("user/max_user_namespaces", "0"),
+    ("kernel/unprivileged_userns_clone", "0"),
+    ("kernel/apparmor_restrict_unprivileged_userns", "1"),
+)
 
 
 def find_browser(name: str | None = None) -> Path:
@@ -117,29 +150,91 @@ class BrowserProcess:
     """A running browser.
 
     `endpoint` is the websocket URL of its browser-wide session, `exited` is set when its main process has ended.
+    `sandbox_fault` says why its pages run without Chromium's sandbox; None when they have it.
     """
 
     pid: int
     endpoint: str
     stderr: deque[bytes]
     exited: trio.Event
+    sandbox_fault: str | None
+
+
+class _NoSandbox(LaunchError):
+    """The browser found no way to make a sandbox."""
 
 
 @asynccontextmanager
 async def launch(
-    executable: Path, switches: Iterable[str] = (), *, profile_root: Path | None = None
+    executable: Path,
+    switches: Iterable[str] = (),
+    *,
+    profile_root: Path | None = None,
+    authorities: Authorities | None = None,
 ) -> AsyncIterator[BrowserProcess]:
-    """Start a browser and wait until it listens.
+    """Start a browser and wait until it listens; `authorities` are trusted beside its own.
 
-    Raises LaunchError with the last lines of its stderr when it does not. Resource handling: when the body ends the
-    whole process group is killed, its main process reaped and the profile folder removed, all of it shielded and
+    Its sandbox is on wherever Chromium can have one. It knows best (AppArmor, for one, tells programs apart): only a
+    browser that ends for want of it is started again without. The log tells of that, and why.
+
+    Raises LaunchError with the last lines of its stderr when it does not listen. Resource handling: when the body ends
+    the whole process group is killed, its main process reaped and the profile folder removed, all of it shielded and
     bounded. The browser also dies with this process (parent-death signal, where `setpriv` exists).
     """
+    switches = tuple(switches)
+    fault = _sandbox_fault(switches)
+    async with AsyncExitStack() as stack:
+
+        async def start() -> BrowserProcess:
+            return await stack.enter_async_context(_started(executable, switches, profile_root, authorities, fault))
+
+        try:
+            process = await start()
+        except _NoSandbox:
+            fault = _namespace_fault()
+            process = await start()
+        if fault is not None:
+            logger.warning("pages run without Chromium's sandbox: %s", fault)
+        yield process
+
+
+def _sandbox_fault(switches: Iterable[str]) -> str | None:
+    """Why a browser cannot have a sandbox, whatever the system allows."""
+    for switch in switches:
+        if switch.partition("=")[0] in _WEAKENING:
+            return f"{switch} is given"
+    return "Chromium has none for root; run it as another user" if os.geteuid() == 0 else None
+
+
+def _namespace_fault(proc: Path = Path("/proc")) -> str:
+    """Why a plain user's browser could make no sandbox, as far as the system tells."""
+    for name, value in _NAMESPACE_SETTINGS:
+        with contextlib.suppress(OSError):
+            if (proc / "sys" / name).read_text().strip() == value:
+                return f"no user namespaces here, as sysctl {name.replace('/', '.')} is {value}"
+    with contextlib.suppress(OSError):
+        if re.search(r"^Seccomp:\s*2$", (proc / "self/status").read_text(), re.MULTILINE):
+            return "no user namespaces here, as a seccomp filter (a container's?) forbids them"
+    return "no user namespaces here, and no chrome-sandbox beside the browser"
+
+
+@asynccontextmanager
+async def _started(
+    executable: Path,
+    switches: tuple[str, ...],
+    profile_root: Path | None,
+    authorities: Authorities | None,
+    sandbox_fault: str | None,
+) -> AsyncIterator[BrowserProcess]:
+    """One start of a browser; `launch` without its second try."""
     try:
         profile = Path(tempfile.mkdtemp(prefix="cleariflow-profile-", dir=profile_root))
     except OSError as error:
         raise LaunchError(f"cannot make a profile folder: {error}") from error
     try:
+        await _furnish(profile, authorities)
+        if sandbox_fault is not None:
+            switches = ("--no-sandbox", *switches)
         async with open_tasks() as tasks:
             process, stderr_fd = _spawn(executable, profile, switches)
             stderr: deque[bytes] = deque(maxlen=STDERR_CHUNKS)
@@ -154,10 +249,13 @@ async def launch(
                 with trio.move_on_after(START_TIMEOUT_S):
                     await endpoint.known.wait()
                 if not endpoint.url:
-                    said = b"".join(stderr)[-2000:].decode(errors="replace").strip()
+                    said = b"".join(stderr)
+                    tail = said[-2000:].decode(errors="replace").strip()
                     state = "ended at its start" if exited.is_set() else f"did not listen within {START_TIMEOUT_S:g} s"
-                    raise LaunchError(f"{executable} {state}" + (f": {said}" if said else ""))
-                yield BrowserProcess(process.pid, endpoint.url, stderr, exited)
+                    no_sandbox = exited.is_set() and sandbox_fault is None and _NO_SANDBOX.search(said)
+                    message = f"{executable} {state}" + (f": {tail}" if tail else "")
+                    raise _NoSandbox(message) if no_sandbox else LaunchError(message)
+                yield BrowserProcess(process.pid, endpoint.url, stderr, exited, sandbox_fault)
             finally:
                 with trio.CancelScope(shield=True):
                     await _end_group(process)
@@ -179,9 +277,6 @@ def _spawn(executable: Path, profile: Path, switches: Iterable[str]) -> tuple[su
     command = [str(executable), f"--user-data-dir={profile}", *SWITCHES]
     if "headless" not in executable.name:
         command.append("--headless=new")
-    if os.geteuid() == 0:
-        # Chromium refuses to start its sandbox as root.
-        command.append("--no-sandbox")
     if _shared_memory_bytes() < SHARED_MEMORY_BYTES:
         command.append("--disable-dev-shm-usage")
     command += [*switches, "about:blank"]
@@ -189,12 +284,7 @@ def _spawn(executable: Path, profile: Path, switches: Iterable[str]) -> tuple[su
         # The signal belongs to the thread that forks: this one, which lives as long as the process. From one of trio's
         # worker threads it killed healthy browsers after 10 s.
         command = [setpriv, "--pdeathsig", "KILL", "--", *command]
-    temporary = profile / "tmp"
-    environment = {name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")}
-    # Relative to its folder: full Chromium makes a Unix socket in there, whose path must not be long.
-    environment |= {"TMPDIR": temporary.name, "TZ": "UTC", "XDG_CONFIG_HOME": str(profile / "config")}
     try:
-        temporary.mkdir()
         read_fd, write_fd = os.pipe()
     except OSError as error:
         raise LaunchError(f"cannot start {executable}: {error}") from error
@@ -204,7 +294,7 @@ def _spawn(executable: Path, profile: Path, switches: Iterable[str]) -> tuple[su
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=write_fd,
-            env=environment,
+            env=_environment(profile),
             cwd=profile,
             start_new_session=True,
         )
@@ -214,6 +304,33 @@ def _spawn(executable: Path, profile: Path, switches: Iterable[str]) -> tuple[su
     finally:
         os.close(write_fd)
     return process, read_fd
+
+
+async def _furnish(profile: Path, authorities: Authorities | None) -> None:
+    """Make the folders that a browser finds in its profile, which is its home, too."""
+    try:
+        (profile / TEMPORARY).mkdir()
+        (profile / DATABASE).mkdir(parents=True)
+        if authorities is not None:
+            await authorities.install(profile / DATABASE)
+    except OSError as error:
+        raise LaunchError(f"cannot make a profile folder: {error}") from error
+
+
+def _environment(profile: Path) -> dict[str, str]:
+    """A browser's environment."""
+    environment = {name: value for name, value in os.environ.items() if _INHERITED.fullmatch(name)}
+    if home := os.environ.get("HOME"):
+        # The user's fonts, and the cache of them, for which all fonts are read anew where it is missing.
+        environment = {"XDG_DATA_HOME": f"{home}/.local/share", "XDG_CACHE_HOME": f"{home}/.cache"} | environment
+    return environment | {
+        # Not the user's own: its certificates, with their keys, are none of the pages' business.
+        "HOME": str(profile),
+        "XDG_CONFIG_HOME": str(profile / "config"),
+        # Relative to its folder: full Chromium makes a Unix socket in there, whose path must not be long.
+        "TMPDIR": TEMPORARY,
+        "TZ": "UTC",
+    }
 
 
 def _shared_memory_bytes() -> int:

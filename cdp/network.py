@@ -8,14 +8,20 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from .egress import canonical_host, host_literal
-from .options import MAX_ITEMS, Cookie
+from .options import MAX_HEADER_CHARS, MAX_ITEMS, Cookie
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):")
-_BARE = re.compile(r"(?:[^/?#@:]*\.[^/?#@:]*|localhost|\[[0-9A-Fa-f:.]+\])(?::[0-9]*)?(?:[/?#]|$)", re.IGNORECASE)
+# (The look ahead and what is possessive are never tried again: in place of two stars, whose time is quadratic.)
+_BARE = re.compile(r"(?:(?=[^/?#@:]*\.)[^/?#@:]*+|localhost|\[[0-9A-Fa-f:.]+\])(?::[0-9]*+)?(?:[/?#]|$)", re.IGNORECASE)
 _CONTROL = re.compile(r"[\x00-\x20\x7f]")
 _BRACKETED = re.compile(r"\[[0-9A-Fa-f:.]+\](:[0-9]*)?")
 _HOST = re.compile(r"[a-z0-9._-]+")
 _NUMERIC_LABEL = re.compile(r"[0-9]+|0x[0-9a-f]*")
+_AUTHORITY = re.compile(r"//([^/?#]*+)")
+# Of user name, password and host, and of the host alone, which has 253 at most and three for each of them: what the
+# rules of Unicode make of each takes its time.
+_MAX_AUTHORITY_CHARS = 2**14
+_MAX_HOST_CHARS = 1000
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 
 # Set by the browser itself, or by a field of their own: in `headers` they would be ignored or would break the request.
@@ -62,9 +68,12 @@ def parse_url(text: str) -> str:
         raise ValueError("is not an absolute http or https URL")
     if scheme[1].lower() not in _DEFAULT_PORTS:
         raise ValueError(f"scheme {scheme[1].lower()[:40]!r} is not allowed; http and https are")
-    parts = urlsplit(text)
-    if "\\" in parts.netloc or not text[scheme.end() :].startswith("//"):
+    authority = _AUTHORITY.match(text, scheme.end())
+    if authority is None or "\\" in authority[1]:
         raise ValueError("is not an absolute http or https URL")
+    _check_length(authority[1], _MAX_AUTHORITY_CHARS, "user name, password and host")
+    _check_length(authority[1].rpartition("@")[2], _MAX_HOST_CHARS, "a host name")
+    parts = urlsplit(text)
     try:
         port = parts.port
     except ValueError:
@@ -77,6 +86,11 @@ def parse_url(text: str) -> str:
     if port is not None and port != _DEFAULT_PORTS[parts.scheme]:
         netloc += f":{port}"
     return parts._replace(netloc=netloc, path=parts.path or "/").geturl()
+
+
+def _check_length(text: str, most: int, name: str) -> None:
+    if len(text) > most:
+        raise ValueError(f"has {name} of {len(text)} characters, at most {most} are allowed")
 
 
 def _canonical_host(host: str) -> str:
@@ -123,6 +137,8 @@ def check_header(name: str, value: str) -> None:
         reason = "is set by the browser"
     if reason is not None:
         raise ValueError(reason)
+    if (count := len(name) + len(value)) > MAX_HEADER_CHARS:
+        raise ValueError(f"has {count} characters with its name, at most {MAX_HEADER_CHARS} are allowed")
     check_header_value(value)
 
 

@@ -63,6 +63,10 @@ class OneOrMore:
 MAX_DELAY_MS = 600_000
 MAX_TEXT = 4096
 MAX_ITEMS = 100
+# Of all `block_urls`: each URL that a page asks for is held against them while everybody else waits.
+MAX_GLOB_CHARS = 2**15
+# Of one of `headers`, with its name; servers refuse more.
+MAX_HEADER_CHARS = 2**14
 # Chromium's own ceiling of a URL.
 MAX_URL = 2**21
 # A picture beyond this has no pixel format that Chromium can make; `--max-pixels` is far below.
@@ -324,9 +328,11 @@ class PageOptions(RenderOptions):
     html: Annotated[str, "a document to render instead of a URL"] | None = None
     base_url: Annotated[str, Length(1, MAX_URL), "the URL that `html` appears to come from"] | None = None
     cookies: Annotated[tuple[Cookie, ...], Length(0, MAX_ITEMS), 'a list of cookies, or a "a=b; c=d" string'] = ()
-    headers: Annotated[Mapping[str, str], Length(0, MAX_ITEMS), "extra headers to the URL's own origin"] = attrs.field(
-        factory=dict
-    )
+    headers: Annotated[
+        Mapping[str, str],
+        Length(0, MAX_ITEMS),
+        f"extra headers to the URL's own origin, each at most {MAX_HEADER_CHARS:,} characters with its name",
+    ] = attrs.field(factory=dict)
     referer: Annotated[str, Length(1, MAX_TEXT), "the URL that the first request says it comes from"] | None = None
     auth: Annotated[Auth, "credentials for HTTP basic and digest authentication"] | None = None
     bypass_csp: Annotated[bool, "the page's Content-Security-Policy is ignored"] = False
@@ -337,7 +343,8 @@ class PageOptions(RenderOptions):
     block_urls: Annotated[
         tuple[Annotated[str, Length(1, MAX_TEXT)], ...],
         Length(0, MAX_ITEMS),
-        "globs of whole URLs that are not requested: `*` any text, `?` one character",
+        f"globs of whole URLs that are not requested: `*` any text, `?` one character; at most {MAX_GLOB_CHARS:,} "
+        "characters in all",
     ] = ()
     block_ads: Annotated[bool, "requests to hosts of a bundled list of advertisers and trackers are not made"] = False
     css: Annotated[tuple[Script, ...], OneOrMore(), Length(0, MAX_ITEMS), "style sheets added after load"] = ()

@@ -196,7 +196,19 @@ class Page:
     # Following the main frame
 
     async def follow(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Keep up with the browser's events until the session ends; the page's owner runs it as a task."""
+        """Keep up with the browser's events, and with the page's traffic, until the session ends.
+
+        The page's owner runs it as a task. Over the limit of the traffic the session ends with TooLarge.
+        """
+        async with open_tasks() as tasks:
+            tasks.start_soon(self._end_over_limit)
+            await self._follow(task_status)
+
+    async def _end_over_limit(self) -> None:
+        await self.ledger.over.wait()
+        self.session.give_up(self.ledger.over_text, TooLarge)
+
+    async def _follow(self, task_status: trio.TaskStatus[None]) -> None:
         with self.session.subscribe(*_EVENTS) as self._events:
             task_status.started()
             try:

@@ -20,8 +20,20 @@ import cattrs.gen
 from cattrs.errors import AttributeValidationNote, ForbiddenExtraKeysError, IterableValidationNote
 
 from . import emulation
-from .network import check_header, check_header_value, cookie_faults, parse_cookies, parse_url
-from .options import Action, CaptureOptions, Cookie, Length, OneOrMore, PageOptions, Range, Viewport, WaitFor
+from .network import check_header, check_header_value, cookie_faults, credentials_of, parse_cookies, parse_url
+from .options import (
+    MAX_GLOB_CHARS,
+    MAX_TEXT,
+    Action,
+    CaptureOptions,
+    Cookie,
+    Length,
+    OneOrMore,
+    PageOptions,
+    Range,
+    Viewport,
+    WaitFor,
+)
 
 T = TypeVar("T")
 
@@ -304,6 +316,15 @@ def _told(field: str, check: Callable[[str], object], text: str | None) -> Itera
             yield Fault(field, str(error))
 
 
+def _check_url(text: str) -> None:
+    """Raise ValueError for a URL that cannot be opened, or whose credentials `auth` would not take."""
+    for place, part in zip(("user name", "password"), credentials_of(parse_url(text)) or (), strict=False):
+        try:
+            Length(0, MAX_TEXT).check(_text(part, str))
+        except ValueError as error:
+            raise ValueError(f"its {place} {error}") from None
+
+
 def page_faults(options: PageOptions, given: Mapping[str, object]) -> Iterator[Fault]:
     """Faults between the fields of a page; `given` holds what the client named, valid or not."""
     if given.get("url") is None and given.get("html") is None:
@@ -312,7 +333,7 @@ def page_faults(options: PageOptions, given: Mapping[str, object]) -> Iterator[F
         yield Fault("html", "cannot go with url: give one of them")
     if options.base_url is not None and given.get("html") is None:
         yield Fault("base_url", "goes with html only")
-    yield from _told("url", parse_url, options.url)
+    yield from _told("url", _check_url, options.url)
     yield from _told("base_url", parse_url, options.base_url)
     yield from _told("user_agent", check_header_value, options.user_agent)
     page_url = options.url or options.base_url
@@ -327,6 +348,8 @@ def page_faults(options: PageOptions, given: Mapping[str, object]) -> Iterator[F
         if getattr(options, field) and page_url is None:
             yield Fault(field, "has no URL to go with: the document has none")
     yield from _told("referer", parse_url, options.referer)
+    if (count := sum(map(len, options.block_urls))) > MAX_GLOB_CHARS:
+        yield Fault("block_urls", f"has {count} characters in all, at most {MAX_GLOB_CHARS} are allowed")
     for field, message in emulation.faults(options):
         yield Fault(field, message)
     if not options.javascript:

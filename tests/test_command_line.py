@@ -337,7 +337,8 @@ def test_fault_is_told_and_the_exit_code_is_2(
         ["print", "a.b"],
         ["--disk-quota", "5"],
         ["--api-key", "x"],
-        ["keys", "list"],
+        ["keys", "make"],
+        ["keys"],
         ["--wait-ms", "5"],
         ["serve", "a.b"],
     ],
@@ -363,9 +364,9 @@ def test_failed_capture_is_told_and_the_exit_code_is_1(
 def test_variables_are_checked_by_every_command(
     captured: Captured, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setenv("CLEARIFLOW_API_KEY", "x")
+    monkeypatch.setenv("CLEARIFLOW_KEYS", "x")
     assert main(["scrape", "a.b"]) == 2
-    assert "CLEARIFLOW_API_KEY" in capsys.readouterr().err
+    assert "CLEARIFLOW_KEYS" in capsys.readouterr().err
 
 
 # ---- Serving ---------------------------------------------------------------------------------------------------------

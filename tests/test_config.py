@@ -6,6 +6,7 @@ import os
 from typing import Any
 
 import attrs
+import certifi
 import pytest
 
 from cdp.validation import fields_of
@@ -32,6 +33,9 @@ SETTINGS: list[tuple[str, str, object]] = [
     ("browser_memory", "268435456", 2**28),
     ("browser_idle", "60", 60.0),
     ("root_path", "/pictures", "/pictures"),
+    ("proxy", "http://anna:hush@10.0.0.1:3128", "http://anna:hush@10.0.0.1:3128"),
+    ("max_traffic", "0", 0),
+    ("ca_file", certifi.where(), certifi.where()),
     ("queue_limit", "5", 5),
     ("result_ttl", "1.5", 1.5),
     ("disk_budget", "5", 5),
@@ -45,7 +49,7 @@ LISTS = ("browser_arg", "allow_host", "allow_network")
 
 
 def test_settings_of_these_tests_are_all_there_are() -> None:
-    assert {name for name, _, _ in SETTINGS} | set(LISTS) == set(fields_of(Config))
+    assert {name for name, _, _ in SETTINGS} | {"proxy_dns", *LISTS} == set(fields_of(Config))
 
 
 @pytest.mark.parametrize(("name", "text", "value"), SETTINGS)
@@ -105,6 +109,10 @@ def test_defaults_are_those_of_the_contract() -> None:
         allow_host=(),
         root_path="",
         allow_network=(),
+        ca_file=None,
+        proxy=None,
+        proxy_dns=False,
+        max_traffic=512 * 2**20,
         queue_limit=10_000,
         result_ttl=86_400,
         disk_budget=10 * 2**30,
@@ -199,6 +207,41 @@ def test_unknown_variable_names_the_nearest(variable: str, meant: str) -> None:
 @pytest.mark.parametrize("variable", ["CLEARIFLOW_", "CLEARIFLOW_KEYS"])
 def test_variable_of_a_later_issue_is_refused(variable: str) -> None:
     assert list(faults({}, {variable: "1"})) == [variable]
+
+
+# ---- Authorities -----------------------------------------------------------------------------------------------------
+
+
+def test_file_of_authorities_that_is_not_there_is_a_fault() -> None:
+    assert "cannot be read" in faults({"ca_file": "/nowhere"})["--ca-file (CLEARIFLOW_CA_FILE)"]
+
+
+# ---- Proxy -----------------------------------------------------------------------------------------------------------
+
+
+def test_proxy_may_look_names_up() -> None:
+    config = load_config({"proxy": "socks5://10.0.0.1:1080", "proxy_dns": "true"}, {})
+    assert (config.proxy_dns, config.policy.proxy is not None) == (True, True)
+
+
+def test_names_are_left_to_no_proxy_where_there_is_none() -> None:
+    assert faults({"proxy_dns": "true"}) == {"--proxy-dns (CLEARIFLOW_PROXY_DNS)": "needs --proxy"}
+
+
+@pytest.mark.parametrize("url", ["ftp://anna:hush@a.b:1", "http://anna:hush@", "anna:hush@a.b:1", "http://anna:hush@a:x"])
+def test_fault_of_the_proxy_shows_no_credentials(url: str) -> None:
+    told = faults({"proxy": url})
+    assert list(told) == ["--proxy (CLEARIFLOW_PROXY)"]
+    assert "hush" not in str(told)
+
+
+def test_credentials_of_the_proxy_are_in_no_text_of_the_settings() -> None:
+    assert "hush" not in repr(load_config({"proxy": "http://anna:hush@10.0.0.1:3128"}, {}))
+
+
+@pytest.mark.parametrize(("given", "limit"), [("0", None), ("5", 5)])
+def test_traffic_is_limited_unless_zero(given: str, limit: int | None) -> None:
+    assert load_config({"max_traffic": given}, {}).policy.max_bytes == limit
 
 
 # ---- Hosts -----------------------------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import functools
 import hashlib
 import ipaddress
 import os
@@ -11,7 +12,7 @@ import signal
 import socket
 import struct
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
 import pytest
@@ -282,7 +283,7 @@ def test_policy_refuses_own_ports_at_addresses_of_the_interfaces() -> None:
     assert policy.judge(address, 8000)
 
 
-def test_policy_refuses_own_ports_where_binding_tells_nothing() -> None:
+def test_policy_refuses_own_ports_where_the_system_does_not_tell() -> None:
     policy = AddressPolicy.parse(["fe80::/10"])
     policy.own_ports.add(8000)
     assert policy.judge(ip_address("fe80::1"), 8000)  # EINVAL without a zone
@@ -294,11 +295,119 @@ def test_policy_passes_other_ports_of_this_host_if_allowed() -> None:
     assert policy.judge(ip_address("127.0.0.1"), 8001) is None
 
 
+def test_policy_refuses_public_addresses_of_this_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of an interface; here the loopback's, which are made public for a moment."""
+    monkeypatch.setattr(egress, "_NOT_GLOBAL_V4", [])
+    assert "is not a public address" in (AddressPolicy().judge(ip_address("127.0.0.1"), 80) or "")
+    assert AddressPolicy.parse(["127.0.0.1"]).judge(ip_address("127.0.0.1"), 80) is None
+
+
+def test_policy_refuses_the_address_of_an_interface(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(egress, "_NOT_GLOBAL_V4", [])
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.connect((str(PUBLIC_V4), 9))
+        address = ip_address(probe.getsockname()[0])
+    assert AddressPolicy().judge(address, 80)
+
+
+def test_ports_stay_until_all_who_added_them_are_gone() -> None:
+    ports = egress.Ports([8000, 8000])
+    ports.discard(8000)
+    assert ports == {8000}
+    ports.discard(8000)
+    ports.discard(8000)
+    ports.add(8000)
+    assert (list(ports), len(ports)) == ([8000], 1)
+
+
 @pytest.mark.parametrize("address", [PUBLIC_V4, PUBLIC_V6])
 def test_policy_passes_own_port_numbers_elsewhere(address: IPv4Address | IPv6Address) -> None:
     policy = AddressPolicy()
     policy.own_ports.add(443)
     assert policy.judge(address, 443) is None
+
+
+# ---- Ports -----------------------------------------------------------------------------------------------------------
+
+WEB_PORTS = [80, 81, 443, 444, 591, 800, 3000, 4000, 4200, 5000, 5173, 5601, 7001, 8000, 8080, 8443, 8888, 9000, 9443]
+
+
+@pytest.mark.parametrize("port", [*WEB_PORTS, 32768, 60999, 65535])
+def test_policy_passes_ports_where_pages_live(port: int) -> None:
+    assert AddressPolicy().judge_host("example.com", port) is None
+    assert AddressPolicy().judge(PUBLIC_V4, port) is None
+
+
+@pytest.mark.parametrize("port", [0, 1, 22, 25, 110, 139, 389, 587, 6000, 6667, 10080])
+@pytest.mark.parametrize("specs", [[], ["0.0.0.0/0", "example.com"]])
+def test_policy_refuses_bad_ports_whatever_is_allowed(port: int, specs: list[str]) -> None:
+    policy = AddressPolicy.parse(specs)
+    for reason in (policy.judge_host("example.com", port), policy.judge(PUBLIC_V4, port, "example.com")):
+        assert f"port {port} of example.com is closed: no browser opens it" in (reason or "")
+        assert "--allow-network" not in (reason or "")
+
+
+@pytest.mark.parametrize("port", [445, 1433, 2375, 3306, 3389, 5432, 6379, 9200, 10250, 11211, 27017])
+@pytest.mark.parametrize("specs", [[], ["0.0.0.0/0", "example.com", "example.com:80", "other.example:PORT"]])
+def test_policy_refuses_ports_of_services_and_tells_what_opens_them(port: int, specs: list[str]) -> None:
+    policy = AddressPolicy.parse([spec.replace("PORT", str(port)) for spec in specs])
+    for reason in (policy.judge_host("Example.com.", port), policy.judge(PUBLIC_V4, port, "example.com")):
+        assert f"--allow-network example.com:{port} would allow it" in (reason or "")
+
+
+@pytest.mark.parametrize(
+    ("host", "told"), [("8.8.8.8", "8.8.8.8:6379"), ("2a00::1", "[2a00::1]:6379"), ("0x8.0x8.2056", "8.8.8.8:6379")]
+)
+def test_policy_tells_what_opens_a_port_of_a_literal(host: str, told: str) -> None:
+    reason = AddressPolicy().judge_host(host, 6379) or ""
+    assert reason.endswith(f"--allow-network {told} would allow it")
+    assert AddressPolicy.parse([told]).judge_host(host, 6379) is None
+
+
+@pytest.mark.parametrize(
+    ("spec", "host", "address"),
+    [
+        ("example.com:6379", "example.com", "8.8.8.8"),
+        ("example.com:6379", "Example.com.", "10.0.0.1"),
+        ("*.example.com:6379", "a.example.com", "10.0.0.1"),
+        ("10.0.0.0/8:6379", "example.com", "10.0.0.1"),
+        ("10.0.0.1:6379", "example.com", "::ffff:10.0.0.1"),
+        ("[fd00::/8]:6379", "example.com", "fd00::1"),
+        ("[::1]:6379", "localhost", "::1"),
+    ],
+)
+def test_allowance_with_a_port_opens_it(spec: str, host: str, address: str) -> None:
+    policy = AddressPolicy.parse([spec])
+    assert (policy.judge_host(host, 6379), policy.judge(ip_address(address), 6379, host)) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("spec", "address"),
+    [("example.com:8080", "10.0.0.1"), ("10.0.0.1:8080", "10.0.0.1"), ("[fd00::1]:8080", "fd00::1")],
+)
+def test_allowance_with_a_port_opens_no_other(spec: str, address: str) -> None:
+    policy = AddressPolicy.parse([spec])
+    assert policy.judge(ip_address(address), 8080, "example.com") is None
+    assert policy.judge(ip_address(address), 8081, "example.com")
+
+
+def test_allowance_of_a_network_with_a_port_opens_it_nowhere_else() -> None:
+    policy = AddressPolicy.parse(["10.0.0.0/8:6379"])
+    for address in ("8.8.8.8", "192.168.0.1"):
+        # In the same words, whatever the name leads to.
+        reason = policy.judge(ip_address(address), 6379, "example.com")
+        assert reason == AddressPolicy().judge_host("example.com", 6379)
+
+
+@pytest.mark.parametrize("spec", ["example.com:0", "10.0.0.0/8:65536", "[::1]:99999"])
+def test_parse_names_a_bad_port(spec: str) -> None:
+    with pytest.raises(ValueError, match="has no port between 1 and 65535"):
+        AddressPolicy.parse([spec])
+
+
+def test_parse_takes_no_port_that_no_browser_opens() -> None:
+    with pytest.raises(ValueError, match=r"'example\.com:22' has port 22, which no browser opens"):
+        AddressPolicy.parse(["example.com:22"])
 
 
 # ---- Host names ------------------------------------------------------------------------------------------------------
@@ -448,7 +557,11 @@ def test_canonical_host_has_one_form(host: str, canonical: str) -> None:
             "a b",
             "a/b",
             "http://a",
-            "a:80",
+            "a:port",
+            "::1:",
+            "[::1]80",
+            "a b:80",
+            "1:80",
             "127.1",
             "1",
             "0x7f",
@@ -534,6 +647,63 @@ def test_ledger_lists_refusals_only() -> None:
     ledger.record("10.0.0.1", 80, BLOCKED)
     ledger.record("fd00::1", 443, BLOCKED)
     assert ledger.blocked == ["10.0.0.1:80", "[fd00::1]:443"]
+
+
+def test_ledger_keeps_the_newest_refusals_and_counts_all() -> None:
+    ledger = Ledger()
+    for port in (*range(egress.MAX_REFUSALS + 5), 7):
+        ledger.record("10.0.0.1", port, BLOCKED)
+    assert len(ledger.blocked) == egress.MAX_REFUSALS
+    assert (ledger.blocked[0], ledger.blocked[-1]) == ("10.0.0.1:5", "10.0.0.1:7")
+    assert ledger.refused == egress.MAX_REFUSALS + 6
+
+
+def test_ledger_keeps_a_refusal_when_the_host_is_reached_later() -> None:
+    ledger = Ledger()
+    ledger.record("rebind.example", 80, BLOCKED)
+    ledger.record("rebind.example", 80, None)
+    assert ledger.blocked == ["rebind.example:80"]
+
+
+def test_ledger_keeps_refusals_however_much_else_fails() -> None:
+    ledger = Ledger()
+    ledger.record("10.0.0.1", 80, BLOCKED)
+    for port in range(egress.MAX_FAILURES):
+        ledger.record("example.com", port, REFUSED)
+    assert ledger.blocked == ["10.0.0.1:80"]
+
+
+def test_ledger_warns_once_of_each_refused_host_and_port() -> None:
+    ledger = Ledger()
+    for port in (80, 81, 80):
+        ledger.record("10.0.0.1", port, Failure(FailureKind.blocked, "why"))
+    assert ledger.warnings == ["10.0.0.1:81 was not reached: why", "10.0.0.1:80 was not reached: why"]
+
+
+def test_ledger_as_meta() -> None:
+    ledger = Ledger(connections=2)
+    ledger.count(received=5, sent=3)
+    ledger.record("10.0.0.1", 80, BLOCKED)
+    assert ledger.as_meta() == {
+        "bytes_received": 5,
+        "bytes_sent": 3,
+        "connections": 2,
+        "blocked": ["10.0.0.1:80"],
+        "blocked_connections": 1,
+    }
+
+
+@pytest.mark.parametrize(("limit", "over"), [(None, False), (10, False), (9, True)])
+def test_ledger_is_over_its_limit_with_one_byte_more(limit: int | None, over: bool) -> None:
+    ledger = Ledger(limit)
+    ledger.count(received=7, sent=3)
+    assert ledger.over.is_set() is over
+
+
+def test_ledger_counts_what_it_includes() -> None:
+    ledger, other = Ledger(100), Ledger(connections=1, bytes_received=60, bytes_sent=50)
+    ledger.include(other)
+    assert (ledger.connections, ledger.bytes_received, ledger.bytes_sent, ledger.over.is_set()) == (1, 60, 50, True)
 
 
 @pytest.mark.parametrize(
@@ -1076,6 +1246,123 @@ async def test_door_port_is_an_own_port_while_open() -> None:
     assert policy.own_ports == set()
 
 
+@pytest.mark.parametrize(
+    "message",
+    [
+        request("example.com", 22),
+        request("example.com", 6379),
+        request("localhost", 6379),
+        b"\x05\x01\x00\x01\x08\x08\x08\x08" + (25).to_bytes(2, "big"),
+        b"\x05\x01\x00\x04" + PUBLIC_V6.packed + (11211).to_bytes(2, "big"),
+    ],
+)
+async def test_door_refuses_ports_before_any_lookup(message: bytes) -> None:
+    resolver = Resolver(["8.8.8.8"])
+    async with open_door(loopback()) as door:
+        client, code = await ask(door, message)
+        await client.aclose()
+    assert (code, resolver.asked, door.ledger.refused) == (NOT_ALLOWED, [], 1)
+
+
+async def test_door_opens_a_port_that_is_allowed() -> None:
+    async with serving() as server, open_door(AddressPolicy.parse([f"127.0.0.1:{server.port}"])) as door:
+        async with connected(door, "127.0.0.1", server.port):
+            pass
+        assert await refused(door, "127.0.0.1", server.port + 1) == NOT_ALLOWED
+
+
+async def test_doors_of_one_number_are_both_own_ports() -> None:
+    """The service may listen on the door's number at another address, and outlives the door."""
+    policy = loopback()
+    async with open_door(policy) as door:
+        policy.own_ports.add(door.port)
+    assert policy.judge(IPv4Address("127.0.0.1"), door.port)
+
+
+@pytest.mark.parametrize(
+    "answers",
+    [["10.0.0.1", "127.0.0.1"], ["127.0.0.1", "10.0.0.1"], ["127.0.0.1"], ["169.254.1.1", "127.0.0.1", "::2"]],
+)
+async def test_refused_connection_tells_nothing_of_refused_addresses(answers: list[str]) -> None:
+    """A name with addresses of both kinds: what is told is that of the one that may be reached, whatever the rest."""
+    Resolver(answers)
+    port = unused_port()
+    failure = await egress.connect(AddressPolicy.parse(["127.0.0.1"]), "both.example", port)
+    assert failure == Failure(FailureKind.connection_refused, "both.example refused the connection")
+
+
+@pytest.mark.parametrize("answers", [["10.0.0.1"], ["127.0.0.1"], ["169.254.169.254", "fd00::1"], ["::ffff:10.0.0.1"]])
+async def test_refusal_of_a_name_is_the_same_for_every_address(answers: list[str]) -> None:
+    Resolver(answers)
+    failure = await egress.connect(AddressPolicy(), "inside.example", 80)
+    text = "inside.example does not lead to a public address; --allow-network inside.example would allow it"
+    assert failure == Failure(FailureKind.blocked, text)
+
+
+# ---- The relay: how much ---------------------------------------------------------------------------------------------
+
+
+async def flood(stream: trio.SocketStream) -> None:
+    with suppress(trio.BrokenResourceError):
+        while True:
+            await stream.send_all(bytes(100_000))
+
+
+def limited(max_bytes: int) -> AddressPolicy:
+    return AddressPolicy.parse(["127.0.0.0/8"], max_bytes=max_bytes)
+
+
+async def test_door_cuts_all_connections_over_the_limit() -> None:
+    async with serving(flood) as server, serving() as other, open_door(limited(10**7)) as door:
+        async with connected(door, "127.0.0.1", other.port) as neighbour:
+            async with connected(door, "127.0.0.1", server.port) as client:
+                got, _ = await broken_by(client)
+            assert (await broken_by(neighbour))[0] == b""
+        assert len(got) <= 10**7
+        assert 10**7 < door.ledger.bytes_received <= 10**7 + egress.CHUNK_BYTES
+
+
+async def test_door_exceeds_the_limit_by_a_chunk_for_each_connection_at_most() -> None:
+    limit, clients = 10**7, 20
+    ready = trio.Event()
+
+    async def flood_together(stream: trio.SocketStream) -> None:
+        await ready.wait()
+        await flood(stream)
+
+    async with serving(flood_together) as server, open_door(limited(limit)) as door, AsyncExitStack() as stack:
+        opened = [await stack.enter_async_context(connected(door, "127.0.0.1", server.port)) for _ in range(clients)]
+        ready.set()
+        async with trio.open_nursery() as nursery:
+            for client in opened:
+                nursery.start_soon(broken_by, client)
+    assert limit < door.ledger.bytes_received <= limit + clients * egress.CHUNK_BYTES
+
+
+async def test_door_counts_what_is_sent_against_the_limit() -> None:
+    async with serving(read_all) as server, open_door(limited(10**6)) as door:
+        async with connected(door, "127.0.0.1", server.port) as client:
+            with pytest.raises(trio.BrokenResourceError):
+                await client.send_all(bytes(10**8))
+    assert door.ledger.bytes_sent <= 10**6 + egress.CHUNK_BYTES
+
+
+async def test_door_over_the_limit_takes_no_client() -> None:
+    async with serving(flood) as server, open_door(limited(10**5)) as door:
+        async with connected(door, "127.0.0.1", server.port) as client:
+            await broken_by(client)
+        with pytest.raises(OSError, match="attempts to connect"):
+            await trio.open_tcp_stream("127.0.0.1", door.port)
+    assert server.hits == 1
+
+
+async def test_door_has_no_limit_without_one() -> None:
+    policy = AddressPolicy.parse(["127.0.0.0/8"], max_bytes=None)
+    async with serving() as server, open_door(policy) as door, connected(door, "127.0.0.1", server.port) as client:
+        await client.send_all(b"x")
+        assert await client.receive_some() == b"x"
+
+
 # ---- The relay: failures ---------------------------------------------------------------------------------------------
 
 
@@ -1479,7 +1766,7 @@ async def test_dial_closes_the_connection_if_cancelled_just_then(monkeypatch: py
     async with serving() as server:
         monkeypatch.setattr(trio, "SocketStream", cancel_and_make)
         with scope:
-            await egress._dial([ip_address("127.0.0.1")], server.port)
+            await egress._dial([ip_address("127.0.0.1")], functools.partial(egress._reach, port=server.port))
     assert scope.cancelled_caught  # and nothing_left
 
 

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import base64
-import datetime
 import gzip
 import hashlib
 import json
 import re
-import ssl
 import zlib
 from typing import Any
 
 import pytest
 import trio
-import trustme
 
 import cdp
+from cdp.egress import Ledger
 from cdp.errors import NavigationError, NotAPage, TooLarge
 from cdp.fetch import (
     MAX_COOKIES,
@@ -48,11 +46,9 @@ AGENT = "Test/1.0"
 def get(policy: cdp.AddressPolicy) -> Any:
     """Fetches a URL with options, within a few seconds."""
 
-    async def get(url: str, *, max_bytes: int = 2**20, trust: ssl.SSLContext | None = None, **options: Any) -> Fetched:
+    async def get(url: str, *, max_bytes: int = 2**20, **options: Any) -> Fetched:
         with trio.fail_after(QUICK_S):
-            return await fetch(
-                policy, PageOptions(url=url, **options), user_agent=AGENT, max_bytes=max_bytes, trust=trust
-            )
+            return await fetch(policy, PageOptions(url=url, **options), user_agent=AGENT, max_bytes=max_bytes)
 
     return get
 
@@ -347,44 +343,6 @@ async def test_certificate_of_nobody(get: Any) -> None:
 async def test_certificate_of_nobody_may_be_ignored(get: Any) -> None:
     async with open_site(tls=True) as secure:
         assert OK_TEXT in (await get(secure.url("/ok"), ignore_tls_errors=True)).html
-
-
-async def test_certificate_of_a_trusted_authority(get: Any) -> None:
-    async with open_site(tls=True) as secure:
-        assert OK_TEXT in (await get(secure.url("/redirect/2"), trust=secure.client_tls())).html
-
-
-async def tls_failure(get: Any, certificate: trustme.LeafCert, authority: trustme.CA) -> str:
-    """What becomes of a fetch from a server with this certificate, by a client that trusts the authority."""
-    server, trust = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), ssl.create_default_context()
-    certificate.configure_cert(server)
-    authority.configure_trust(trust)
-
-    async def handle(stream: trio.SSLStream[trio.SocketStream]) -> None:
-        with pytest.raises(trio.BrokenResourceError):
-            await stream.do_handshake()
-
-    async with trio.open_nursery() as nursery:
-        (listener,) = await trio.open_ssl_over_tcp_listeners(0, server, host="127.0.0.1")
-        nursery.start_soon(trio.serve_listeners, handle, [listener])
-        port = listener.transport_listener.socket.getsockname()[1]
-        error = await failure(get, f"https://127.0.0.1:{port}/", trust=trust)
-        nursery.cancel_scope.cancel()
-    return error.net_error
-
-
-async def test_certificate_that_expired(get: Any) -> None:
-    authority = trustme.CA()
-    past = datetime.datetime(2020, 1, 1, tzinfo=datetime.UTC)
-    certificate = authority.issue_cert("127.0.0.1", not_after=past, not_before=past - datetime.timedelta(days=9))
-    assert await tls_failure(get, certificate, authority) == "net::ERR_CERT_DATE_INVALID"
-
-
-@pytest.mark.parametrize("name", ["other.example", "127.0.0.2"])
-async def test_certificate_of_another_host(get: Any, name: str) -> None:
-    authority = trustme.CA()
-    net_error = await tls_failure(get, authority.issue_cert(name), authority)
-    assert net_error == "net::ERR_CERT_COMMON_NAME_INVALID"
 
 
 async def test_tls_with_a_server_that_has_none(get: Any, site: Site) -> None:
@@ -748,3 +706,48 @@ async def test_basic_header_is_utf_8(get: Any, site: Site) -> None:
     await get(site.url("/auth"), auth=Auth("ü", "€"))
     expected = base64.b64encode("ü:€".encode()).decode()
     assert site.requests[-1].header("authorization") == f"Basic {expected}"
+
+
+# What passes
+
+
+async def test_fetch_counts_what_passes(get: Any, site: Site) -> None:
+    got = await get(site.add("/counted", "x" * 100_000))
+    meta = got.ledger.as_meta()
+    assert meta["connections"] == 1
+    assert 100_000 < meta["bytes_received"] < 101_000
+    assert 100 < meta["bytes_sent"] < 2_000
+
+
+async def test_fetch_counts_every_connection_and_tls(policy: cdp.AddressPolicy, site: Site) -> None:
+    async with open_site(tls=True) as secure:
+        url = site.url(f"/redirect-to?url={secure.url('/ok')}")
+        got = await fetch(policy, PageOptions(url=url, ignore_tls_errors=True), user_agent=AGENT)
+    assert got.ledger.connections == 2
+    # The handshake and its certificates too.
+    assert got.ledger.bytes_received > 1_000 + len(got.html)
+
+
+async def test_fetch_counts_a_refusal(site: Site) -> None:
+    ledger = Ledger()
+    with pytest.raises(NavigationError):
+        await fetch(cdp.AddressPolicy(), PageOptions(url=site.url("/ok")), ledger=ledger)
+    assert ledger.blocked == [f"127.0.0.1:{site.port}"]
+
+
+@pytest.mark.parametrize("secure", [False, True])
+async def test_fetch_over_the_traffic_limit_is_too_large(secure: bool) -> None:
+    policy = cdp.AddressPolicy.parse(["127.0.0.0/8"], max_bytes=10**6)
+    ledger = Ledger(policy.max_bytes)
+    async with open_site(tls=secure) as site:
+        url = site.add("/big", "x" * 10**7)
+        with pytest.raises(TooLarge, match=r"1000000 bytes \(--max-traffic\)"):
+            await fetch(policy, PageOptions(url=url, ignore_tls_errors=True), ledger=ledger)
+        with trio.fail_after(QUICK_S):
+            await site.connections_settled()
+    assert 10**6 < ledger.bytes_received < 10**6 + 2**18
+
+
+@pytest.mark.parametrize("host", ["example.com", "8.8.8.8", "0x8080808"])
+async def test_fetch_refuses_ports_that_no_page_needs(get: Any, host: str) -> None:
+    assert "no web page lives there" in ((await failure(get, f"http://{host}:6379/")).blocked or "")

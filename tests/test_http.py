@@ -729,7 +729,7 @@ async def test_bug_is_500_without_a_traceback(
     def break_down(**_: object) -> list[Job]:
         raise RuntimeError("a bug in /srv/cleariflow.py")
 
-    monkeypatch.setattr(api.service, "newest", break_down)
+    monkeypatch.setattr(api.service.store, "newest", break_down)
     answer = await api.get("/v1/jobs")
     await error(answer, 500, "internal")
     assert "/srv" not in await answer.get_data(as_text=True)
@@ -868,7 +868,7 @@ async def test_failed_call_has_the_status_of_its_code(
 
     async with open_api(tmp_path, visit) as api:
         told = await error(await api.post("/v1/scrape", {"url": URL}, Accept="text/html"), status, code)
-        (job,) = api.service.newest(service=None, state=None, before=None, limit=2)
+        (job,) = api.service.store.newest(service=None, state=None, before=None, limit=2)
         assert (told["retryable"], told["job_id"]) == (retryable, job.id)
         assert job.attempts == (LOSSES_ALLOWED + 1 if code == "browser_lost" else 1)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -17,7 +18,7 @@ import trio
 
 from cdp import launcher
 from cdp.errors import LaunchError
-from cdp.launcher import STDERR_CHUNK_BYTES, STDERR_CHUNKS, find_browser, launch
+from cdp.launcher import STDERR_CHUNK_BYTES, STDERR_CHUNKS, BrowserProcess, find_browser, launch
 
 QUICK_S = 20
 """Far longer than anything here takes: only a hang gets there."""
@@ -261,22 +262,33 @@ async def test_launch_asks_only_a_full_browser_to_be_headless(
     assert ("--headless=new" in await arguments(path, tmp_path)) is expected
 
 
-@pytest.mark.parametrize(("user", "expected"), [(0, True), (1000, False)])
-async def test_launch_gives_the_sandbox_up_only_for_root(
-    script: Script, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, user: int, expected: bool
-) -> None:
-    monkeypatch.setattr(os, "geteuid", lambda: user)
-    path = script(f'printf "%s\\n" "$@" > {tmp_path}/arguments')
-    assert ("--no-sandbox" in await arguments(path, tmp_path)) is expected
+async def environment(process: BrowserProcess) -> dict[str, str]:
+    """What a process was started with."""
+    pairs = (await trio.Path(f"/proc/{process.pid}/environ").read_text()).split("\0")
+    return dict(pair.split("=", 1) for pair in pairs if pair)
 
 
-async def test_launch_hands_no_proxy_settings_down(
-    script: Script, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("https_proxy", "http://proxy.example:3128")
-    monkeypatch.setenv("ALL_PROXY", "http://proxy.example:3128")
-    given = await arguments(script(f"env > {tmp_path}/arguments"), tmp_path)
-    assert [line for line in given if "proxy.example" in line] == []
+async def test_launch_hands_only_down_what_a_browser_needs(profiles: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    secrets = ("CLEARIFLOW_API_KEY", "AWS_SECRET_ACCESS_KEY", "https_proxy", "ALL_PROXY", "SSLKEYLOGFILE")
+    needed = ("LC_ALL", "FONTCONFIG_PATH", "XDG_DATA_DIRS")
+    for name in (*secrets, *needed):
+        monkeypatch.setenv(name, "/given")
+    async with launch(find_browser(), profile_root=profiles) as process:
+        given = await environment(process)
+    assert {name for name, value in given.items() if value == "/given"} == set(needed)
+
+
+async def test_launch_gives_a_browser_a_home_of_its_own(profiles: Path) -> None:
+    async with launch(find_browser(), profile_root=profiles) as process:
+        (profile,) = profiles.iterdir()
+        assert (await environment(process))["HOME"] == str(profile)
+
+
+async def test_launch_leaves_a_browser_its_user_s_fonts(profiles: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/somebody")
+    monkeypatch.delenv("XDG_DATA_HOME", raising=False)
+    async with launch(find_browser(), profile_root=profiles) as process:
+        assert (await environment(process))["XDG_DATA_HOME"] == "/home/somebody/.local/share"
 
 
 async def test_launch_keeps_temporary_files_within_the_profile(script: Script, tmp_path: Path, profiles: Path) -> None:
@@ -410,3 +422,211 @@ def test_browser_dies_with_the_process_that_launched_it(tmp_path: Path) -> None:
     gone, alive = psutil.wait_procs(members, timeout=QUICK_S)
     assert gone
     assert not [process for process in alive if process.status() != psutil.STATUS_ZOMBIE]
+
+
+# The sandbox
+
+# A page of a plain user's browser, open until stdin ends; says the browser's pid and why it has no sandbox.
+PLAIN_USER = """
+    # What a look-up imports late is not for everybody to read, when Python is root's own.
+    import encodings.idna, json, os, sys, tempfile, trio
+    from pathlib import Path
+    import cdp, cdp.launcher
+
+    async def main(root):
+        async with cdp.launcher.launch(cdp.launcher.find_browser(), profile_root=root) as process:
+            policy = cdp.AddressPolicy.parse(())
+            async with cdp.connect_browser(process.endpoint, policy=policy) as browser, browser.open_page():
+                print(json.dumps([process.pid, process.sandbox_fault]), flush=True)
+                await trio.to_thread.run_sync(sys.stdin.read)
+
+    if os.geteuid() == 0:
+        os.setgroups([])
+        os.setresgid(65534, 65534, 65534)
+        os.setresuid(65534, 65534, 65534)
+    with tempfile.TemporaryDirectory(dir="/tmp") as root:
+        trio.run(main, Path(root))
+"""
+# What Docker's seccomp profile does: no user namespaces (EPERM), no clone3, whose flags no filter sees (ENOSYS).
+NO_NAMESPACES = """
+    import ctypes, platform, struct
+    clone, unshare = {"x86_64": (56, 272), "aarch64": (220, 97)}[platform.machine()]
+    load, equal, has, end = 0x20, 0x15, 0x45, 0x06
+    rules = [
+        (load, 0, 0, 0), (equal, 4, 0, 435), (equal, 1, 0, clone), (equal, 0, 3, unshare), (load, 0, 0, 16),
+        (has, 2, 1, 0x10000000), (end, 0, 0, 0x50000 | 38), (end, 0, 0, 0x7FFF0000), (end, 0, 0, 0x50000 | 1),
+    ]
+    code = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *rule) for rule in rules))
+    program = ctypes.create_string_buffer(struct.pack("HxxxxxxP", len(rules), ctypes.addressof(code)))
+    prctl = ctypes.CDLL(None, use_errno=True).prctl
+    assert prctl(38, 1, 0, 0, 0) == 0 and prctl(22, 2, program, 0, 0) == 0
+"""
+
+
+def confinement(pid: int) -> tuple[int, int, int]:
+    """How many seccomp filters and process number spaces a process is in, and whether it can gain rights."""
+    status = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
+    return int(status["Seccomp_filters"]), len(status["NSpid"].split()), int(status["NoNewPrivs"])
+
+
+def plain_user_s_page(*programs: str) -> tuple[str | None, bool]:
+    """Why a plain user's browser has no sandbox, and whether its page has one."""
+    with subprocess.Popen(
+        [sys.executable, "-c", "".join(map(textwrap.dedent, programs))],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=Path(__file__).parents[1],
+    ) as owner:
+        assert owner.stdout is not None
+        pid, fault = json.loads(owner.stdout.readline())
+        renderers = [one.pid for one in group(pid) if "--type=renderer" in one.cmdline()]
+        assert renderers
+        filters, spaces, _ = confinement(pid)
+        confined = [
+            inner_filters > filters and inner_spaces > spaces and no_new == 1
+            for inner_filters, inner_spaces, no_new in map(confinement, renderers)
+        ]
+    return fault, all(confined)
+
+
+def test_plain_user_s_pages_are_in_the_sandbox() -> None:
+    # A system that allows none is told of.
+    fault, confined = plain_user_s_page(PLAIN_USER)
+    assert confined is (fault is None)
+
+
+def test_plain_user_s_pages_come_without_a_sandbox_where_none_can_be() -> None:
+    fault, confined = plain_user_s_page(NO_NAMESPACES, PLAIN_USER)
+    assert (confined, fault) == (False, "no user namespaces here, as a seccomp filter (a container's?) forbids them")
+
+
+WRITES_ARGUMENTS = 'printf "%s\\n" "$@" > {}/arguments'
+LAST_WORDS = (
+    "FATAL:zygote_host_impl_linux.cc:132 No usable sandbox! If you want to live dangerously",
+    "The setuid sandbox is not running as root. Common causes:",
+    # The setuid helper's, where a container has no right to use it.
+    "Failed to move to new namespace: PID namespaces supported, but failed: errno = Operation not permitted",
+)
+NEEDS_NO_SANDBOX = 'case "$*" in *--no-sandbox*) ;; *) echo "{}" >&2; exit 1;; esac'.format
+
+
+@pytest.fixture
+def plain_user(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever runs the tests is not root, as far as the launcher knows."""
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+
+
+@pytest.mark.usefixtures("plain_user")
+async def test_launch_tries_the_sandbox_first(script: Script, tmp_path: Path) -> None:
+    assert "--no-sandbox" not in await arguments(script(WRITES_ARGUMENTS.format(tmp_path)), tmp_path)
+
+
+@pytest.mark.usefixtures("plain_user")
+@pytest.mark.parametrize("words", LAST_WORDS, ids=["none", "no-rights", "no-namespace"])
+async def test_launch_goes_without_a_sandbox_where_the_browser_finds_none(
+    script: Script, profiles: Path, words: str
+) -> None:
+    path = script(f"{NEEDS_NO_SANDBOX(words)}; {LISTENS}; exec sleep 1000")
+    async with launch(path, profile_root=profiles) as process:
+        assert process.sandbox_fault
+        # Of the first try nothing is left.
+        assert len(list(profiles.iterdir())) == 1
+
+
+@pytest.mark.usefixtures("plain_user")
+async def test_launch_keeps_the_sandbox_of_a_browser_that_fails_otherwise(script: Script, tmp_path: Path) -> None:
+    path = script(f"echo once >> {tmp_path}/starts; echo no libraries >&2; exit 1")
+    with pytest.raises(LaunchError, match="no libraries"):
+        async with launch(path):
+            pass
+    assert (tmp_path / "starts").read_text() == "once\n"
+
+
+def told(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+
+
+async def test_launch_tells_why_root_s_browser_has_no_sandbox(
+    script: Script, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    async with launch(script(f"{NEEDS_NO_SANDBOX('root')}; {LISTENS}; exec sleep 1000")):
+        pass
+    assert told(caplog) == ["pages run without Chromium's sandbox: Chromium has none for root; run it as another user"]
+
+
+@pytest.mark.usefixtures("plain_user")
+async def test_launch_tells_that_a_switch_takes_the_sandbox_away(
+    script: Script, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = script(f"{NEEDS_NO_SANDBOX('')}; {LISTENS}; exec sleep 1000")
+    async with launch(path, ["--no-sandbox"]):
+        pass
+    assert told(caplog) == ["pages run without Chromium's sandbox: --no-sandbox is given"]
+
+
+@pytest.mark.usefixtures("plain_user")
+async def test_launch_tells_nothing_of_a_sandbox_that_is_on(script: Script, caplog: pytest.LogCaptureFixture) -> None:
+    async with launch(script(f"{LISTENS}; exec sleep 1000")) as process:
+        assert process.sandbox_fault is None
+    assert told(caplog) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("sys/user/max_user_namespaces", "0\n", "sysctl user.max_user_namespaces is 0"),
+        ("sys/kernel/unprivileged_userns_clone", "0\n", "sysctl kernel.unprivileged_userns_clone is 0"),
+        ("sys/kernel/apparmor_restrict_unprivileged_userns", "1\n", "apparmor_restrict_unprivileged_userns is 1"),
+        ("self/status", "Name:\tx\nSeccomp:\t2\n", "a seccomp filter"),
+        ("self/status", "Name:\tx\nSeccomp:\t0\n", "no chrome-sandbox beside the browser"),
+    ],
+    ids=["max", "clone", "apparmor", "seccomp", "unknown"],
+)
+def test_namespace_fault_names_what_forbids_them(tmp_path: Path, name: str, content: str, said: str) -> None:
+    file = tmp_path / name
+    file.parent.mkdir(parents=True)
+    file.write_text(content)
+    assert said in launcher._namespace_fault(tmp_path)
+
+
+# The debugging port
+
+
+async def answer(endpoint: str, method: str, path: str, *headers: str) -> int:
+    """The status of what the debugging port says to a request."""
+    host, _, port = endpoint.removeprefix("ws://").partition("/")[0].partition(":")
+    lines = (f"{method} {path} HTTP/1.1", *(headers or (f"Host: {host}:{port}",)), "", "")
+    async with await trio.open_tcp_stream(host, int(port)) as stream:
+        await stream.send_all("\r\n".join(lines).encode())
+        return int((await stream.receive_some()).split()[1])
+
+
+UPGRADE = (
+    "Upgrade: websocket",
+    "Connection: Upgrade",
+    "Sec-WebSocket-Version: 13",
+    "Sec-WebSocket-Key: " + "A" * 22 + "==",
+)
+
+
+async def test_debugging_port_takes_no_websocket_of_a_web_page(browser_endpoint: str) -> None:
+    address = browser_endpoint.removeprefix("ws://").partition("/")
+    request = ("GET", "/" + address[2], f"Host: {address[0]}", *UPGRADE)
+    with trio.fail_after(QUICK_S):
+        assert await answer(browser_endpoint, *request) == 101
+        for origin in ("https://example.com", "http://localhost:8000", "null"):
+            assert await answer(browser_endpoint, *request, f"Origin: {origin}") == 403
+
+
+async def test_debugging_port_is_not_reached_by_a_name(browser_endpoint: str) -> None:
+    # A name that leads to 127.0.0.1, as in DNS rebinding.
+    with trio.fail_after(QUICK_S):
+        assert await answer(browser_endpoint, "GET", "/json/version") == 200
+        assert await answer(browser_endpoint, "GET", "/json/version", "Host: rebound.example:9222") == 500
+
+
+async def test_debugging_port_opens_nothing_for_a_link(browser_endpoint: str) -> None:
+    with trio.fail_after(QUICK_S):
+        assert await answer(browser_endpoint, "GET", "/json/new?about:blank") == 405

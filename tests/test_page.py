@@ -5,10 +5,12 @@ from __future__ import annotations
 import html
 import json
 import re
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 import trio
+import trio.testing
 
 import cdp
 from cdp import frame, settle
@@ -1167,3 +1169,66 @@ async def test_silenced_console_looks_like_the_real_one(page: cdp.Page, site: Si
         "[String(console.log), typeof console.table, console.log.name, console.log('') === undefined]"
     )
     assert seen == ["function () { [native code] }", "function", "log", True]
+
+
+# What passes the door
+
+
+async def test_refused_sub_resource_is_one_warning_per_host_and_port(page: cdp.Page, site: Site) -> None:
+    tags = "".join(f'<img src="http://10.0.0.1:{port}/{name}">' for port in (80, 8080) for name in "ab")
+    await page.navigate(site.add("/refused", tags))
+    assert sorted(page.ledger.warnings) == [
+        f"10.0.0.1:{port} was not reached: 10.0.0.1 is not a public address; --allow-network 10.0.0.1 would allow it"
+        for port in (80, 8080)
+    ]
+
+
+async def test_page_counts_what_passes(page: cdp.Page, site: Site) -> None:
+    await page.navigate(site.add("/counted", "x" * 100_000))
+    meta = page.ledger.as_meta()
+    assert meta["connections"] >= 1
+    assert 100_000 < meta["bytes_received"] < 110_000
+    assert meta["bytes_sent"] > 100
+
+
+@pytest.fixture
+async def limited(browser_endpoint: str) -> AsyncIterator[cdp.Page]:
+    """A page that may load 3 MB."""
+    policy = cdp.AddressPolicy.parse(["127.0.0.0/8"], max_bytes=3_000_000)
+    async with cdp.connect_browser(browser_endpoint, policy=policy) as browser, browser.open_page() as page:
+        yield page
+
+
+@pytest.mark.parametrize("kind", ["document", "background"])
+async def test_page_over_the_traffic_limit_is_too_large(limited: cdp.Page, site: Site, kind: str) -> None:
+    async def endless(exchange: Exchange) -> None:
+        await exchange.send_raw(b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\n\r\n<p>")
+        while True:
+            await exchange.send_raw(b"x" * 2**16)
+
+    url = site.add_route("/endless", endless)
+    if kind == "background":
+        url = site.add("/calm", "<script>fetch('/endless').then(answer => answer.text())</script>")
+
+    async def stay_there() -> None:
+        await limited.navigate(url, wait_until="commit")
+        await limited.sleep(2 * QUICK_S)
+
+    with trio.fail_after(QUICK_S), pytest.raises(TooLarge, match=r"3000000 bytes \(--max-traffic\)"):
+        await stay_there()
+    assert limited.ledger.bytes_received < 3_000_000 + 4 * 2**17
+
+
+async def test_page_over_the_traffic_limit_cannot_be_captured(limited: cdp.Page, site: Site) -> None:
+    await limited.navigate(site.add("/calm", "<p>calm"))
+    limited.ledger.count(received=3_000_000)
+    await trio.testing.wait_all_tasks_blocked()
+    with pytest.raises(TooLarge, match="--max-traffic"):
+        await limited.screenshot()
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:6379/", "http://localhost:5432/", "http://example.com:11211/"])
+async def test_navigate_to_a_port_that_no_page_needs_is_blocked(page: cdp.Page, url: str) -> None:
+    with trio.fail_after(QUICK_S), pytest.raises(NavigationError) as caught:
+        await page.navigate(url)
+    assert "no web page lives there" in (caught.value.blocked or "")

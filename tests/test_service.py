@@ -22,6 +22,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 import cdp
 import cleariflow
 from cdp.capture import Picture
+from cdp.egress import Ledger
 from cdp.errors import CommandError, ConnectionClosed, NavigationError, ScriptError, TargetCrashed
 from cdp.options import PageOptions, WaitFor
 from cdp.page import PageInfo
@@ -125,6 +126,7 @@ class FakePage:
 
     def __init__(self, pool: FakePool) -> None:
         self.warnings: list[str] = []
+        self.ledger = Ledger()
         self.redirects: list[str] = []
         self.session = SimpleNamespace(check=lambda: None)
         self._pool = pool

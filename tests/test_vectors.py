@@ -1,0 +1,196 @@
+"""The egress door in every channel: what a page tries and a request asks for, against what arrives and what is sent."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import re
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import attrs
+import pytest
+
+from tests.vector_run import Plan, report_of
+from tests.vectors import MARKUP, NEVER, NEVER_ASKED, REQUESTS, SCRIPTS
+
+Report = dict[str, Any]
+
+
+@attrs.frozen
+class Run:
+    """One run of all vectors; tests share its report."""
+
+    plan: Plan
+    isolated: bool = True
+
+
+RUNS = {
+    "checks-on": Run(Plan(checks=True, allow=False, full=False)),
+    "checks-off": Run(Plan(checks=False, allow=False, full=False)),
+    "allowed": Run(Plan(checks=False, allow=True, full=False)),
+    "all-targets-checks-on": Run(Plan(checks=True, allow=False, full=True)),
+    "all-targets-checks-off": Run(Plan(checks=False, allow=False, full=True)),
+    "all-targets-allowed": Run(Plan(checks=False, allow=True, full=True)),
+    "full-chromium": Run(Plan(checks=False, allow=False, full=False, browser="chromium")),
+    "without-namespace": Run(Plan(checks=False, allow=False, full=True), isolated=False),
+    "without-namespace-allowed": Run(Plan(checks=False, allow=True, full=False), isolated=False),
+}
+SLOW = [name for name in RUNS if name not in ("checks-on", "checks-off", "allowed")]
+
+
+def runs(*names: str) -> Any:
+    """The parameter of a fixture."""
+    marks = [pytest.param(name, marks=pytest.mark.slow if name in SLOW else (), id=name) for name in names]
+    return pytest.fixture(params=marks, scope="session")
+
+
+@pytest.fixture(scope="session")
+def report_named(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Report]:
+    """A run's report, made once by whoever asks first, of all processes of this test run."""
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent
+
+    def get(name: str) -> Report:
+        file = folder / f"vectors-{name}.json"
+        with (folder / f"vectors-{name}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not file.exists():
+                run = RUNS[name]
+                file.write_text(json.dumps(report_of(run.plan, folder, isolated=run.isolated)))
+        report: Report = json.loads(file.read_text())
+        return report
+
+    return get
+
+
+CLOSED = ("checks-on", "checks-off", "all-targets-checks-on", "all-targets-checks-off", "full-chromium")
+
+
+@runs(*CLOSED, "without-namespace")
+def closed(request: pytest.FixtureRequest, report_named: Callable[[str], Report]) -> Report:
+    """Of a run in which the targets are not allowed."""
+    return report_named(request.param)
+
+
+@runs("allowed", "all-targets-allowed", "without-namespace-allowed")
+def allowed(request: pytest.FixtureRequest, report_named: Callable[[str], Report]) -> Report:
+    """Of a run in which they are."""
+    return report_named(request.param)
+
+
+def jobs(report: Report, *vectors: str) -> Iterator[tuple[str, str, int, dict[str, Any]]]:
+    """Vector, target, status and body of the jobs, all or of some vectors."""
+    for key, (status, body, _) in report["jobs"].items():
+        vector, target = key.rsplit(" ", 1)
+        if not vectors or vector in vectors:
+            yield vector, target, status, body
+
+
+# ---- Closed ----------------------------------------------------------------------------------------------------------
+
+
+def test_closed_no_target_is_connected_to(closed: Report) -> None:
+    assert (closed["accepted"], closed["datagrams"]) == ([], [])
+
+
+def test_closed_no_packet_goes_past_the_door(closed: Report) -> None:
+    if not closed["namespace"]:
+        pytest.skip("packets are counted in a network namespace, and this user may make none")
+    assert closed["packets"] == []
+
+
+def test_closed_every_page_tried(closed: Report) -> None:
+    """What did not arrive was asked for: the pages ran to their end, and the door refused most of it."""
+    pages = [(status, body) for _, _, status, body in jobs(closed, "page", "secure page")]
+    assert {status for status, _ in pages} == {200}
+    assert max(body["meta"]["network"]["blocked_connections"] for _, body in pages) > 50
+
+
+def test_closed_the_browser_asks_no_name_server(closed: Report) -> None:
+    """Chromium asks for records of other types too, and for names that no connection needs, `wpad` among them."""
+    asked = {name.removesuffix(".corp.test") for name, _ in (line.split() for line in closed["asked"])}
+    assert asked <= set(closed["names"])
+    assert not asked & set(NEVER_ASKED)
+    assert {line.split()[1] for line in closed["asked"]} == {"1", "28"}
+
+
+FIRST = (
+    "first-url",
+    "first-url-tls",
+    "first-redirect",
+    "first-redirect-twice",
+    "plain",
+    "plain-redirect",
+    "plain-auto",
+)
+
+
+def test_closed_first_url_is_a_blocked_target(closed: Report) -> None:
+    wrong = [
+        (vector, target, status, body)
+        for vector, target, status, body in jobs(closed, *FIRST)
+        # Half of what these names answer is public.
+        if not target.startswith(("flip", "both", "families"))
+        and (status, body.get("error", {}).get("code")) != (400, "blocked_target")
+    ]
+    assert wrong == []
+
+
+def test_closed_refusal_of_a_first_url_names_the_setting(closed: Report) -> None:
+    ((_, _, _, body),) = [job for job in jobs(closed, "first-url") if job[1] == "alias.test"]
+    assert body["error"]["message"].endswith("--allow-network alias.test would allow it")
+
+
+def test_closed_blocked_resource_is_a_warning_that_names_the_setting(closed: Report) -> None:
+    ((_, _, status, body),) = [job for job in jobs(closed, "html") if job[1] == "alias.test"]
+    assert status == 200
+    assert [warning for warning in body["meta"]["warnings"] if "--allow-network alias.test" in warning]
+
+
+def test_closed_no_answer_tells_what_a_name_resolved_to(closed: Report) -> None:
+    hidden = re.compile("|".join(rf"(?<![\w.:/]){re.escape(address)}(?![\w.:])" for address in closed["hidden"]))
+    told = {
+        (vector, target): found[0]
+        for vector, target, _, body in jobs(closed)
+        if target.endswith(".test") and (found := hidden.search(json.dumps(body)))
+    }
+    assert told == {}
+
+
+@pytest.mark.parametrize("vector", ["first-url", "plain"])
+def test_closed_open_and_closed_ports_look_the_same(closed: Report, vector: str) -> None:
+    seen = {}
+    for name, target, status, body in jobs(closed, vector, f"{vector}-closed"):
+        if target == "alias.test":
+            seen[name] = (status, {key: value for key, value in body["error"].items() if key != "job_id"})
+    assert len(seen) == 2
+    assert seen[vector] == seen[f"{vector}-closed"]
+
+
+# ---- Allowed ---------------------------------------------------------------------------------------------------------
+
+
+def test_allowed_every_vector_reaches_its_target(allowed: Report) -> None:
+    """So that what did not arrive in a closed run was held up there, and not forgotten by the test."""
+    # Over TLS it asks at port 443 only.
+    never = {*NEVER, *(() if allowed["namespace"] else ("passkey",))}
+    assert [vector for vector in allowed["vectors"] if vector not in allowed["reached"] and vector not in never] == []
+
+
+def test_allowed_own_ports_stay_closed(allowed: Report) -> None:
+    """The API, the debugging port and the relays: three at least, from 127.0.0.1 to localhost-like names."""
+    assert {allowed["api_port"]} < set(allowed["own_ports"])
+    assert len(allowed["own_ports"]) >= 3
+    ((_, _, status, body),) = jobs(allowed, "own ports")
+    assert status == 200
+    reached = body["meta"]["actions"][0]["value"]
+    assert [at for at in reached if not at.endswith(f":{allowed['web_port']}")] == []
+    if allowed["namespace"]:
+        assert len(reached) > 10
+
+
+def test_never_has_a_reason_for_known_vectors_only() -> None:
+    assert NEVER.keys() <= {*MARKUP, *SCRIPTS, *REQUESTS}
