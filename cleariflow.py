@@ -112,6 +112,7 @@ from cdp.options import (
     Shoot,
     WaitFor,
 )
+from cdp.page import MAX_REPORTED_CHARS
 from cdp.pool import OpenPage
 from cdp.proxy import Proxy
 from cdp.scrape import Part, has_scripts, scrape_document, scrape_page, title_of
@@ -148,6 +149,8 @@ LATE_CAPTURE_S = 5.0
 BROWSER_START_S = 30.0
 # Longest long-poll; a longer wait counts as this.
 MAX_WAIT_S = 60.0
+# Of all queued requests as JSON: memory has each twice, and the disk.
+MAX_QUEUED_CHARS = 2**28
 # `position` is worked out anew at most this often: it costs a sort of the queue.
 POSITION_AGE_S = 1.0
 LIST_LIMIT = 1000
@@ -713,8 +716,13 @@ class Job:
 
     @property
     def url(self) -> str:
-        """What it shows, for lists."""
-        return str(self.request.get("url") or self.request.get("base_url") or "about:blank")
+        """What it shows, for lists, which may have a thousand of them."""
+        return str(self.request.get("url") or self.request.get("base_url") or "about:blank")[:KEPT_FIELD_CHARS]
+
+    @functools.cached_property
+    def request_chars(self) -> int:
+        """Of the request as JSON, secrets too."""
+        return len(json.dumps(self.request))
 
     @property
     def error_detail(self) -> dict[str, Any]:
@@ -1024,6 +1032,7 @@ class Schedule:
         self._heap: list[Entry] = []
         self._held: dict[str | None, list[Entry]] = {}
         self._queued: dict[str, Job] = {}
+        self._chars = 0
         # Those of them that are in the heap.
         self._ready: set[str] = set()
         self._arrived = trio.Event()
@@ -1033,12 +1042,18 @@ class Schedule:
     def __len__(self) -> int:
         return len(self._queued)
 
+    @property
+    def chars(self) -> int:
+        """Of all requests in it."""
+        return self._chars
+
     def __iter__(self) -> Iterator[Job]:
         return iter(list(self._queued.values()))
 
     def push(self, job: Job) -> None:
         """Add a queued job."""
         self._queued[job.id] = job
+        self._chars += job.request_chars
         self._make_ready((-job.priority, not job.sync, job.number, job))
 
     def _make_ready(self, entry: Entry) -> None:
@@ -1050,13 +1065,17 @@ class Schedule:
 
     def remove(self, job: Job) -> None:
         """Take a job out, wherever it stands."""
-        del self._queued[job.id]
+        self._drop(job)
         self._ready.discard(job.id)
         if len(self._heap) + sum(map(len, self._held.values())) > 2 * len(self._queued) + 64:
             # Behind a busy higher priority, or a busy key, they would never come up.
             for heap in (self._heap, *self._held.values()):
                 heap[:] = filter(self._is_queued, heap)
                 heapq.heapify(heap)
+
+    def _drop(self, job: Job) -> None:
+        del self._queued[job.id]
+        self._chars -= job.request_chars
 
     def _is_queued(self, entry: Entry) -> bool:
         return self._queued.get(entry[-1].id) is entry[-1]
@@ -1073,7 +1092,7 @@ class Schedule:
             if most is not None and self._running[job.key] >= most:
                 heapq.heappush(self._held.setdefault(job.key, []), entry)
                 continue
-            del self._queued[job.id]
+            self._drop(job)
             self._running[job.key] += 1
             return job
         return None
@@ -1981,7 +2000,7 @@ async def capture(visit: Visit, parsed: Request, max_pixels: int) -> Output:
     check_status(parsed, page.status_code)
     info = await page.info()
     meta: dict[str, Any] = {"url": info.url, "status_code": page.status_code, "title": info.title}
-    meta["redirects"] = page.redirects
+    meta["redirects"] = [url[:MAX_REPORTED_CHARS] for url in page.redirects]
     if parsed.html is not None:
         meta |= {"url": parsed.base_url or "about:blank", "status_code": 200}
     if isinstance(parsed, ScreenshotRequest):
@@ -2048,8 +2067,9 @@ async def fetch_output(
     progress.enter("capture", "the document was not read")
     parts = await scrape_document(fetched, parsed)
     progress.enter("close", "")
-    meta = {"url": fetched.url, "status_code": fetched.status_code, "title": title_of(fetched.html)}
-    meta["redirects"] = list(fetched.redirects)
+    title, url = title_of(fetched.html)[:MAX_REPORTED_CHARS], fetched.url[:MAX_REPORTED_CHARS]
+    meta = {"url": url, "status_code": fetched.status_code, "title": title}
+    meta["redirects"] = [url[:MAX_REPORTED_CHARS] for url in fetched.redirects]
     return Output(parts, finished_meta(parsed, meta, progress, ledger, [], None))
 
 
@@ -2166,6 +2186,9 @@ class Service:
             raise ServiceError("storage_full", f"the store cannot be written: {fault}", retry_after_s=10)
         if len(self._schedule) >= self.config.queue_limit:
             message = f"the queue is full: --queue-limit is {self.config.queue_limit}"
+            raise ServiceError("queue_full", message, retry_after_s=5)
+        if self._schedule.chars > MAX_QUEUED_CHARS:
+            message = f"the queue is full: its requests have more than {MAX_QUEUED_CHARS} characters in all"
             raise ServiceError("queue_full", message, retry_after_s=5)
         if key is not None and key.quota is not None:
             if self.store.uses(key) >= key.quota:

@@ -60,6 +60,8 @@ MAX_CONNECTIONS = 128
 """Per door: twice the 32 sockets and 32 websockets of Chromium through one proxy, as those it gave up still dial."""
 MAX_LOOKUPS = 8
 """Per door."""
+MAX_DIALS = 64
+"""Per door, sockets that are not connected yet: a hostile name takes one for each of its addresses."""
 LOOKUP_THREADS = 64
 """Of all doors: each look-up holds one for as long as its name server is silent, also when nobody waits any more."""
 MAX_ADDRESSES = 16
@@ -627,8 +629,16 @@ async def _addresses(host: str, port: int) -> list[Address]:
     return await _resolve(host, port) if literal is None else [literal]
 
 
-async def _dial(targets: Sequence[Address | str], reach: Reach, stagger_s: float = STAGGER_S) -> trio.SocketStream:
+async def _dial(
+    targets: Sequence[Address | str],
+    reach: Reach,
+    *,
+    stagger_s: float = STAGGER_S,
+    dials: trio.CapacityLimiter | None = None,
+) -> trio.SocketStream:
     """A connection to the first target that answers; the next is tried when one fails, or is silent for `stagger_s`.
+
+    `dials` limits how many are tried at once.
 
     Raises the OSError of the first host that said no, else of the first target. Closes every other connection, also
     when cancelled.
@@ -639,7 +649,8 @@ async def _dial(targets: Sequence[Address | str], reach: Reach, stagger_s: float
     async def attempt(target: Address | str, failed: trio.Event) -> None:
         nonlocal won
         try:
-            stream = await reach(target)
+            async with dials or trio.CapacityLimiter(1):
+                stream = await reach(target)
         except OSError as error:
             errors.append(error)
             failed.set()
@@ -696,9 +707,14 @@ async def _reach_through(
 
 
 async def connect(
-    policy: AddressPolicy, host: str, port: int, lookups: trio.CapacityLimiter | None = None
+    policy: AddressPolicy,
+    host: str,
+    port: int,
+    *,
+    lookups: trio.CapacityLimiter | None = None,
+    dials: trio.CapacityLimiter | None = None,
 ) -> trio.SocketStream | Failure:
-    """A connection to a host that may be reached, or why there is none; `lookups` limits those at once."""
+    """A connection to a host that may be reached, or why there is none; the two limits are for those at once."""
     reason = policy.judge_host(host, port)
     if reason is not None:
         return Failure(FailureKind.blocked, reason)
@@ -710,13 +726,14 @@ async def connect(
             return targets
         try:
             if proxy is None:
-                return await _dial(targets, functools.partial(_reach, port=port))
+                return await _dial(targets, functools.partial(_reach, port=port), dials=dials)
             if not gateways:
                 raise ProxyFault("cannot be reached: its name has no address")
             return await _dial(
                 targets,
                 functools.partial(_reach_through, proxy, gateways[:MAX_ADDRESSES], port=port),
-                PROXIED_STAGGER_S,
+                stagger_s=PROXIED_STAGGER_S,
+                dials=dials,
             )
         except OSError as error:
             return _failure(error, host)
@@ -839,6 +856,7 @@ class Door:
     """Hosts, by their canonical names, that the page can do without (`blocking.ad_filter`)."""
     _tunnels: dict[trio.CancelScope, tuple[str, int]] = attrs.field(factory=dict, init=False)
     _lookups: trio.CapacityLimiter = attrs.field(factory=lambda: trio.CapacityLimiter(MAX_LOOKUPS))
+    _dials: trio.CapacityLimiter = attrs.field(factory=lambda: trio.CapacityLimiter(MAX_DIALS))
     _connections: trio.Semaphore = attrs.field(factory=lambda: trio.Semaphore(MAX_CONNECTIONS))
 
     def __attrs_post_init__(self) -> None:
@@ -898,7 +916,7 @@ class Door:
             self.ledger.ads_blocked += 1
             await client.send_all(_reply(2))
             return
-        upstream = await connect(self.policy, host, port, self._lookups)
+        upstream = await connect(self.policy, host, port, lookups=self._lookups, dials=self._dials)
         if isinstance(upstream, Failure):
             self.ledger.record(host, port, upstream)
             await client.send_all(_reply(upstream.kind.value[1]))

@@ -47,6 +47,8 @@ MAX_ENCODINGS = 3
 """Content encodings around each other; each may multiply the work of the next."""
 MAX_COOKIES = 180
 """Taken from one answer, as many as Chromium keeps per site; a hostile head has 40,000."""
+MAX_COOKIE_CHARS = 2**12
+"""Of one line; in a longer one the standard library may meet a number that it cannot read, and writes a traceback."""
 MAX_HEAD_BYTES = 2**18
 """Status line and headers of an answer, as in Chromium."""
 MAX_CHALLENGE_CHARS = 2**13
@@ -617,6 +619,8 @@ class Cookies:
         """The cookies of `Set-Cookie` headers in an answer from a URL; what a browser would refuse is left out."""
         # One at a time: a later line may take back what an earlier one set.
         for line in lines[:MAX_COOKIES]:
+            if len(line) > MAX_COOKIE_CHARS:
+                continue
             message = Message()
             message["Set-Cookie"] = line
             answer: Any = SimpleNamespace(info=lambda message=message: message)

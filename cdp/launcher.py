@@ -116,8 +116,11 @@ _INHERITED = re.compile(
     r"|CHROME_DEVEL_SANDBOX"
 )
 
-# The last words of a browser that ends for want of a sandbox: of itself, and of its setuid helper in a container.
-_NO_SANDBOX = re.compile(rb"sandbox|failed to move to new namespace", re.IGNORECASE)
+# Where a browser ends for want of a sandbox: that it has none, or that its zygote died making one (chroot forbidden, a
+# setuid helper without rights).
+_NO_SANDBOX = re.compile(rb"zygote_host_impl_linux")
+# Browsers that had one are not started without it later, whatever fails then: a zygote may also want for memory.
+_sandboxed: set[Path] = set()
 # Switches with which pages run without a sandbox, or with less of one.
 _WEAKENING = ("--no-sandbox", "--single-process", "--disable-seccomp-filter-sandbox", "--disable-namespace-sandbox")
 # Below /proc/sys: what keeps user namespaces from a plain user, at which value. The third is Ubuntu's.
@@ -191,9 +194,13 @@ async def launch(
         try:
             process = await start()
         except _NoSandbox:
-            fault = _namespace_fault()
+            if executable in _sandboxed:
+                raise
+            fault = _system_fault()
             process = await start()
-        if fault is not None:
+        if fault is None:
+            _sandboxed.add(executable)
+        else:
             logger.warning("pages run without Chromium's sandbox: %s", fault)
         yield process
 
@@ -206,16 +213,16 @@ def _sandbox_fault(switches: Iterable[str]) -> str | None:
     return "Chromium has none for root; run it as another user" if os.geteuid() == 0 else None
 
 
-def _namespace_fault(proc: Path = Path("/proc")) -> str:
+def _system_fault(proc: Path = Path("/proc")) -> str:
     """Why a plain user's browser could make no sandbox, as far as the system tells."""
     for name, value in _NAMESPACE_SETTINGS:
         with contextlib.suppress(OSError):
             if (proc / "sys" / name).read_text().strip() == value:
-                return f"no user namespaces here, as sysctl {name.replace('/', '.')} is {value}"
+                return f"it takes user namespaces, and sysctl {name.replace('/', '.')} is {value}"
     with contextlib.suppress(OSError):
         if re.search(r"^Seccomp:\s*2$", (proc / "self/status").read_text(), re.MULTILINE):
-            return "no user namespaces here, as a seccomp filter (a container's?) forbids them"
-    return "no user namespaces here, and no chrome-sandbox beside the browser"
+            return "a seccomp filter, as containers have, forbids the system calls that make it"
+    return "the system does not let a plain user make it"
 
 
 @asynccontextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 
 import attrs
@@ -9,12 +10,16 @@ import trio
 
 from .actions import Record, perform
 from .capture import MAX_PIXELS
+from .errors import TooLarge
 from .options import CaptureOptions, PageOptions, WaitFor
 from .page import Page
 from .settle import MOVE_BUDGET_S
 
 # How much of an expression a message repeats.
 MAX_ECHO = 100
+# Of all pictures, and of the JSON of all values, that the actions of one visit give: they are held until it ends.
+MAX_PICTURES_BYTES = 2**28
+MAX_VALUES_CHARS = 2**20
 
 # The waits of `settle`: what has not come, should time run out in one.
 _SETTLING = {
@@ -89,7 +94,7 @@ class Visit:
     async def make_ready(self) -> None:
         """Inject, wait and act, until the page can be captured.
 
-        Raises ScriptError, InvalidSelector, SelectorNotFound, ActionFailed.
+        Raises ScriptError, InvalidSelector, SelectorNotFound, ActionFailed, TooLarge.
         """
         self.progress.enter("inject", "css and js were not injected")
         await self.page.dress()
@@ -130,6 +135,7 @@ class Visit:
             encoding = CaptureOptions(
                 format=self.shot.format, quality=self.shot.quality, transparent=self.shot.transparent
             )
+        pictures_bytes = values_chars = 0
         for index, action in enumerate(self.options.actions):
 
             def tell(sentence: str, index: int = index, kind: str = action.type) -> None:
@@ -137,8 +143,17 @@ class Visit:
 
             self.progress.enter("actions", "")
             self.progress.index = index
-            self.records.append(
-                await perform(self.page, action, index, picture_options=encoding, max_pixels=self.max_pixels, tell=tell)
+            record = await perform(
+                self.page, action, index, picture_options=encoding, max_pixels=self.max_pixels, tell=tell
             )
+            self.records.append(record)
+            pictures_bytes += len(record.picture.data) if record.picture is not None else 0
+            values_chars += len(json.dumps(record.value))
+            if pictures_bytes > MAX_PICTURES_BYTES:
+                limit = f"{MAX_PICTURES_BYTES // 2**20} MiB"
+                raise TooLarge(f"the pictures of actions 0 to {index} are over the limit of {limit} in all")
+            if values_chars > MAX_VALUES_CHARS:
+                limit = f"{MAX_VALUES_CHARS // 2**10} KiB of JSON"
+                raise TooLarge(f"the values of actions 0 to {index} are over the limit of {limit} in all")
         if self.options.actions:
             await self._settle()

@@ -1233,6 +1233,29 @@ async def test_door_refuses_own_ports_whatever_is_allowed(host: str) -> None:
     assert (code, server.hits) == (NOT_ALLOWED, 0)
 
 
+def own_addresses() -> list[str]:
+    """This host's, as far as they lead somewhere, and what else leads to a listener on all of them."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.connect((str(PUBLIC_V4), 9))
+        lan = probe.getsockname()[0]
+    return [lan, f"::ffff:{lan}", "0.0.0.0", "::", "::1", "127.0.0.1", "127.77.7.7", "::ffff:127.0.0.1", "localhost"]
+
+
+async def test_door_refuses_a_service_on_all_addresses_under_every_one() -> None:
+    policy = AddressPolicy.parse(["0.0.0.0/0", "::/0", "named.example"])
+    with socket.create_server(("::", 0), family=socket.AF_INET6, dualstack_ipv6=True) as service:
+        service.settimeout(0)
+        port = service.getsockname()[1]
+        policy.own_ports.add(port)
+        async with open_door(policy) as door:
+            for host in own_addresses():
+                assert await refused(door, host, port) == NOT_ALLOWED
+                Resolver([host] if host != "localhost" else ["127.0.0.1"])
+                assert await refused(door, "named.example", port) == NOT_ALLOWED
+        with pytest.raises(BlockingIOError):
+            service.accept()
+
+
 async def test_door_refuses_the_port_of_another_door() -> None:
     policy = loopback()
     async with open_door(policy) as door, open_door(policy) as other:
@@ -1530,6 +1553,21 @@ async def test_door_tries_the_next_address_beside_a_silent_one(mock_clock: trio.
         assert server.hits == 0
         mock_clock.jump(egress.STAGGER_S)
     assert server.hits == 1
+
+
+async def test_door_limits_the_addresses_it_tries_at_once(
+    mock_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(egress, "MAX_DIALS", 1)
+    resolver = Resolver(["127.0.0.2", "127.0.0.1"])
+    async with serving() as server, silence("127.0.0.2", server.port), open_door(loopback()) as door:
+        async with open_tasks() as tasks:
+            tasks.start_soon(ask, door, request("two.example", server.port))
+            await resolver.started.wait()
+            await trio.testing.wait_all_tasks_blocked()
+            mock_clock.jump(egress.STAGGER_S)
+            await trio.testing.wait_all_tasks_blocked(0.01)
+    assert server.hits == 0
 
 
 async def test_door_takes_both_families_by_turns(mock_clock: trio.testing.MockClock) -> None:

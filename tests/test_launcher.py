@@ -498,15 +498,16 @@ def test_plain_user_s_pages_are_in_the_sandbox() -> None:
 
 def test_plain_user_s_pages_come_without_a_sandbox_where_none_can_be() -> None:
     fault, confined = plain_user_s_page(NO_NAMESPACES, PLAIN_USER)
-    assert (confined, fault) == (False, "no user namespaces here, as a seccomp filter (a container's?) forbids them")
+    assert (confined, fault) == (False, "a seccomp filter, as containers have, forbids the system calls that make it")
 
 
 WRITES_ARGUMENTS = 'printf "%s\\n" "$@" > {}/arguments'
+FATAL = "[1122/051909.863569:FATAL:content/browser/zygote_host/zygote_host_impl_linux.cc:"
 LAST_WORDS = (
-    "FATAL:zygote_host_impl_linux.cc:132 No usable sandbox! If you want to live dangerously",
-    "The setuid sandbox is not running as root. Common causes:",
-    # The setuid helper's, where a container has no right to use it.
-    "Failed to move to new namespace: PID namespaces supported, but failed: errno = Operation not permitted",
+    f"{FATAL}132] No usable sandbox! If you are running on Ubuntu",
+    # Its zygote's, where a seccomp filter forbids chroot; the setuid helper's, where a container has not its rights.
+    f"Check failed: sys_chroot(x) == 0; {FATAL}254] Failed to receive hello message from zygote",
+    f"Failed to move to new namespace: {FATAL}228] Zygote process exited prematurely with exit code 1",
 )
 NEEDS_NO_SANDBOX = 'case "$*" in *--no-sandbox*) ;; *) echo "{}" >&2; exit 1;; esac'.format
 
@@ -523,7 +524,7 @@ async def test_launch_tries_the_sandbox_first(script: Script, tmp_path: Path) ->
 
 
 @pytest.mark.usefixtures("plain_user")
-@pytest.mark.parametrize("words", LAST_WORDS, ids=["none", "no-rights", "no-namespace"])
+@pytest.mark.parametrize("words", LAST_WORDS, ids=["none", "no-chroot", "no-rights"])
 async def test_launch_goes_without_a_sandbox_where_the_browser_finds_none(
     script: Script, profiles: Path, words: str
 ) -> None:
@@ -541,6 +542,17 @@ async def test_launch_keeps_the_sandbox_of_a_browser_that_fails_otherwise(script
         async with launch(path):
             pass
     assert (tmp_path / "starts").read_text() == "once\n"
+
+
+@pytest.mark.usefixtures("plain_user")
+async def test_launch_never_takes_the_sandbox_of_a_browser_that_had_one(script: Script, tmp_path: Path) -> None:
+    path = script(f"{LISTENS}; exec sleep 1000")
+    async with launch(path) as process:
+        assert process.sandbox_fault is None
+    script(f"{NEEDS_NO_SANDBOX(LAST_WORDS[1])}; {LISTENS}; exec sleep 1000")
+    with pytest.raises(LaunchError, match="hello message"):
+        async with launch(path):
+            pass
 
 
 def told(caplog: pytest.LogCaptureFixture) -> list[str]:
@@ -580,15 +592,15 @@ async def test_launch_tells_nothing_of_a_sandbox_that_is_on(script: Script, capl
         ("sys/kernel/unprivileged_userns_clone", "0\n", "sysctl kernel.unprivileged_userns_clone is 0"),
         ("sys/kernel/apparmor_restrict_unprivileged_userns", "1\n", "apparmor_restrict_unprivileged_userns is 1"),
         ("self/status", "Name:\tx\nSeccomp:\t2\n", "a seccomp filter"),
-        ("self/status", "Name:\tx\nSeccomp:\t0\n", "no chrome-sandbox beside the browser"),
+        ("self/status", "Name:\tx\nSeccomp:\t0\n", "the system does not let a plain user make it"),
     ],
     ids=["max", "clone", "apparmor", "seccomp", "unknown"],
 )
-def test_namespace_fault_names_what_forbids_them(tmp_path: Path, name: str, content: str, said: str) -> None:
+def test_system_fault_names_what_forbids_a_sandbox(tmp_path: Path, name: str, content: str, said: str) -> None:
     file = tmp_path / name
     file.parent.mkdir(parents=True)
     file.write_text(content)
-    assert said in launcher._namespace_fault(tmp_path)
+    assert said in launcher._system_fault(tmp_path)
 
 
 # The debugging port

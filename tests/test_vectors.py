@@ -7,11 +7,14 @@ import json
 import os
 import re
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import attrs
 import pytest
 
+import cdp
+from tests.site import Site
 from tests.vector_run import Plan, report_of
 from tests.vectors import MARKUP, NEVER, NEVER_ASKED, REQUESTS, SCRIPTS
 
@@ -194,3 +197,110 @@ def test_allowed_own_ports_stay_closed(allowed: Report) -> None:
 
 def test_never_has_a_reason_for_known_vectors_only() -> None:
     assert NEVER.keys() <= {*MARKUP, *SCRIPTS, *REQUESTS}
+
+
+# ---- Other schemes ---------------------------------------------------------------------------------------------------
+
+TOKEN = "a secret of this machine"
+# Everything that shows or runs what is at a URL; `told` hears of it.
+LOOK = """<script>
+const told = [];
+const add = (tag, fields) => new Promise((done, failed) => {
+  document.body.append(Object.assign(document.createElement(tag), fields, {onload: done, onerror: failed}));
+});
+const tries = url => ({
+  script: add('script', {src: url + '.js'}).then(() => window.leaked || Promise.reject()),
+  module: import(url + '.js'),
+  image: add('img', {src: url + '.svg'}),
+  style: add('link', {rel: 'stylesheet', href: url + '.css'}).then(() => [...document.styleSheets].at(-1).cssRules),
+  fetch: fetch(url + '.html'),
+  opaque: fetch(url + '.html', {mode: 'no-cors'}),
+  xhr: new Promise((done, failed) => {
+    const x = new XMLHttpRequest();
+    x.open('GET', url + '.html');
+    x.onload = done;
+    x.onerror = failed;
+    x.send();
+  }),
+  worker: new Promise((done, failed) => {
+    const worker = new Worker(URL.createObjectURL(new Blob([`importScripts('${url}.js'); postMessage(0)`])));
+    worker.onmessage = done;
+    worker.onerror = failed;
+  }),
+});
+const look = async url => {
+  for (const [name, attempt] of Object.entries(tries(url))) await attempt.then(() => told.push(name), () => 0);
+  for (const tag of ['iframe', 'embed', 'object'])
+    document.body.append(Object.assign(document.createElement(tag), {src: url + '.html', data: url + '.html'}));
+  open(url + '.html');
+  const form = Object.assign(document.createElement('form'), {action: url + '.html', target: 'within'});
+  document.body.append(Object.assign(document.createElement('iframe'), {name: 'within'}), form);
+  form.submit();
+  await new Promise(done => setTimeout(done, 100));
+  return told;
+};
+</script>"""
+SEEN = {"script", "module", "image", "style", "fetch", "opaque", "xhr", "worker"}
+
+
+def files_of(folder: Path) -> None:
+    """What `LOOK` can show: the secret in every form."""
+    (folder / "x.html").write_text(f"<p>{TOKEN}</p>")
+    (folder / "x.js").write_text(f"globalThis.leaked = '{TOKEN}'")
+    (folder / "x.css").write_text(f"p::before {{ content: '{TOKEN}' }}")
+    (folder / "x.svg").write_text('<svg xmlns="http://www.w3.org/2000/svg" width="9" height="9"/>')
+
+
+async def shown(page: cdp.Page) -> str:
+    """Everything in the page and its frames."""
+    await page.session.send("DOM.enable")
+    return json.dumps(await page.session.send("DOM.getDocument", depth=-1, pierce=True))
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "file://{folder}/x",
+        "file://localhost{folder}/x",
+        "FILE:{folder}/x",
+        "view-source:file://{folder}/x",
+        "filesystem:file://{folder}/x",
+        "devtools://devtools/bundled/inspector",
+        "chrome://version/x",
+        "chrome-untrusted://version/x",
+        "chrome-extension://mhjfbmdgcfjbbpaeojofohoefgiehjai/x",
+        "view-source:http://127.0.0.1:{port}/files/x",
+    ],
+)
+async def test_page_gets_nothing_of_another_scheme(page: cdp.Page, site: Site, tmp_path: Path, url: str) -> None:
+    files_of(tmp_path)
+    site.add_folder("/files/", tmp_path)
+    url = url.format(folder=tmp_path, port=site.port)
+    await page.navigate(site.add("/look", f"<!doctype html><body>{LOOK}"))
+    assert await page.evaluate(f"look({url!r})") == []
+    before = await shown(page)
+    await page.evaluate(f"location = '{url}.html'")
+    await page.arrive()
+    after = await shown(page)
+    assert TOKEN not in before + after
+    schemes = {one.partition(":")[0] for text in (before, after) for one in documents(json.loads(text))}
+    assert schemes <= {"http", "about", "chrome-error"}
+
+
+def documents(node: Any) -> Iterator[str]:
+    """The URLs of a document and all within it."""
+    if isinstance(node, dict):
+        yield from [node["documentURL"]] if "documentURL" in node else []
+        node = list(node.values())
+    if isinstance(node, list):
+        for part in node:
+            yield from documents(part)
+
+
+async def test_page_gets_everything_of_its_own_site(page: cdp.Page, site: Site, tmp_path: Path) -> None:
+    """The same tries where they may succeed."""
+    files_of(tmp_path)
+    await page.navigate(site.add("/look", f"<!doctype html><body>{LOOK}"))
+    site.add_folder("/files/", tmp_path)
+    assert set(await page.evaluate(f"look({site.url('/files/x')!r})")) == SEEN
+    assert TOKEN in await shown(page)
