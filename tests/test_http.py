@@ -450,6 +450,9 @@ async def test_result_of_a_name_is_that_artifact(api: Api, name: str, content_ty
     assert (answer.status_code, answer.headers["Content-Type"]) == (200, content_type)
     assert await answer.get_data() == data
     assert answer.headers["Content-Security-Policy"] == "sandbox"
+    # What a browser might run, it saves.
+    disposition = f'attachment; filename="{job.id}.html"' if name == "html" else None
+    assert answer.headers.get("Content-Disposition") == disposition
 
 
 async def test_main_picture_has_a_name_too(api: Api) -> None:
@@ -716,7 +719,17 @@ async def test_full_disk_is_503(api: Api, monkeypatch: pytest.MonkeyPatch) -> No
     assert answer.headers["Retry-After"]
 
 
-@pytest.mark.parametrize("url", ["http://127.0.0.1/", "http://localhost/", "http://10.1.2.3/", "http://[::1]/"])
+BLOCKED = [
+    "http://127.0.0.1/",
+    "http://localhost/",
+    "http://10.1.2.3/",
+    "http://[::1]/",
+    "http://a.test:6379/",
+    "http://8.8.8.8:22/",
+]
+
+
+@pytest.mark.parametrize("url", BLOCKED)
 @pytest.mark.parametrize("path", ["/scrape/v1/jobs", "/v1/scrape"])
 async def test_blocked_target_is_400(api: Api, url: str, path: str) -> None:
     body = {"request": {"url": url}} if path.endswith("jobs") else {"url": url}
