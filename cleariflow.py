@@ -167,9 +167,10 @@ SLOWEST_BYTES_PER_S = 2**14
 # A thousand long-polls, several times over; 40 KB each. One more takes the place of the one idle for longest, or is
 # closed where none is idle.
 MAX_CONNECTIONS = 4096
-# Open files that connections leave to browsers and the store, and to each page: two for each connection of its own.
+# Open files that connections leave to browsers and the store, and to each page: two for each connection of its own, and
+# 64 that are being made.
 FILES_KEPT = 512
-FILES_OF_A_PAGE = 256
+FILES_OF_A_PAGE = 320
 BACKLOG = 1024
 MAX_KEY_CHARS = 4096
 # A shorter key may be found by trying.
@@ -179,6 +180,7 @@ PIECE_BYTES = 3 * 2**16
 # Request line and headers, and how many headers there are.
 MAX_HEAD_BYTES = 2**16
 MAX_HEADERS = 100
+MAX_ACCEPT_BYTES = 1000
 # Between two returns of freed memory to the system; one takes up to 50 ms.
 TRIM_S = 10.0
 # Open connections have this long to take the answers that are ready when the service stops.
@@ -2961,9 +2963,9 @@ def behind_hypercorn(app: ASGIFramework) -> ASGIFramework:
     connection: sending the last message is shielded, for `USER_TIMEOUT_MS`.
     Host: werkzeug takes a name with odd characters for none, and breaks at some. It never sees the client's; handlers
     find that in the scope. Websockets, which no route has, are refused before it.
-    Path: only what begins with a slash has routes (quart breaks at others), and an encoded slash parts nothing: who
-    stands before us may allow one path and mean another.
-    Accept: werkzeug takes quadratic time for white space within it.
+    Path: only what begins with one slash has routes (quart breaks at others, and drops a second), and an encoded slash
+    parts nothing: who stands before us may allow one path and mean another.
+    Accept: werkzeug takes quadratic time for white space within it, so only its beginning counts.
     """
 
     async def call(scope: Any, receive: Callable[[], Awaitable[Any]], send: Callable[[Any], Awaitable[None]]) -> None:
@@ -2976,13 +2978,13 @@ def behind_hypercorn(app: ASGIFramework) -> ASGIFramework:
         headers = dict(scope["headers"])
         complete = headers.keys().isdisjoint((b"content-length", b"transfer-encoding"))
         others = [
-            (name, re.sub(rb"[ \t]+", b" ", value) if name == b"accept" else value)
+            (name, value[:MAX_ACCEPT_BYTES] if name == b"accept" else value)
             for name, value in scope["headers"]
             if name != b"host"
         ]
         host = headers.get(b"host", b"").decode("latin-1")
         files = contextlib.ExitStack()
-        is_plain = scope["raw_path"].startswith(b"/") and b"%2f" not in scope["raw_path"].lower()
+        is_plain = re.match(rb"/(?!/)(?!.*%2f)", scope["raw_path"], re.IGNORECASE)
         path = scope["path"] if is_plain else NO_PATH
         known = {HOST_KEY: host, FILES_KEY: files, "path": path, "headers": [*others, (b"host", b"localhost")]}
         scope = {**scope, **known}

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncIterator, Iterable
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Iterable, Iterator
+from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -232,14 +232,29 @@ async def open_browser(
     Resource handling: when the body ends the browser's whole process group is gone, and its profile folder too.
     """
     path = find_browser(str(executable) if executable is not None else None)
-    async with (
-        launch(path, switches, profile_root=profile_root, authorities=authorities) as process,
-        connect_browser(process.endpoint, policy=policy, max_message_bytes=max_message_bytes) as browser,
-        open_tasks() as tasks,
-    ):
-        browser.pid = process.pid
-        tasks.start_soon(_end_with_process, process, browser)
-        yield browser
+    policy = policy or AddressPolicy.parse(())
+    with ExitStack() as closed:
+        async with launch(path, switches, profile_root=profile_root, authorities=authorities) as process:
+            # Until it has ended, also while nobody is connected.
+            closed.enter_context(_own_port(policy, process.endpoint))
+            async with (
+                connect_browser(process.endpoint, policy=policy, max_message_bytes=max_message_bytes) as browser,
+                open_tasks() as tasks,
+            ):
+                browser.pid = process.pid
+                tasks.start_soon(_end_with_process, process, browser)
+                yield browser
+
+
+@contextmanager
+def _own_port(policy: AddressPolicy, endpoint: str) -> Iterator[None]:
+    """Keep pages from a debugging port."""
+    port = urlsplit(endpoint).port or 0
+    policy.own_ports.add(port)
+    try:
+        yield
+    finally:
+        policy.own_ports.discard(port)
 
 
 async def _end_with_process(process: BrowserProcess, browser: Browser) -> None:
@@ -256,18 +271,15 @@ async def connect_browser(
     Raises LaunchError when it does not answer. The browser stays; the contexts opened by this connection go with it.
     """
     policy = policy or AddressPolicy.parse(())
-    port = urlsplit(endpoint).port or 0
-    policy.own_ports.add(port)
     answered = False
-    try:
-        async with open_connection(endpoint, lost=ConnectionClosed) as connection:
-            with trio.fail_after(CONTEXT_TIMEOUT_S):
-                version = await connection.send("Browser.getVersion")
-            answered = True
-            yield Browser(connection, endpoint, policy, version, max_message_bytes)
-    except (CDPError, KeyError, trio.TooSlowError) as error:
-        if answered:
-            raise
-        raise LaunchError(f"the browser does not answer as one: {error or 'timeout'}") from error
-    finally:
-        policy.own_ports.discard(port)
+    with _own_port(policy, endpoint):
+        try:
+            async with open_connection(endpoint, lost=ConnectionClosed) as connection:
+                with trio.fail_after(CONTEXT_TIMEOUT_S):
+                    version = await connection.send("Browser.getVersion")
+                answered = True
+                yield Browser(connection, endpoint, policy, version, max_message_bytes)
+        except (CDPError, KeyError, trio.TooSlowError) as error:
+            if answered:
+                raise
+            raise LaunchError(f"the browser does not answer as one: {error or 'timeout'}") from error

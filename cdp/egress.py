@@ -303,8 +303,7 @@ class Allowance:
 
 @attrs.define(eq=False)
 class AddressPolicy:
-    """What a door may reach: every globally routable address, and what the operator allowed; by which way, and for how
-    many bytes."""
+    """What a door may reach: every globally routable address, and what the operator allowed. By which way, how much."""
 
     allowances: tuple[Allowance, ...] = ()
     proxy: Proxy | None = None

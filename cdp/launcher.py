@@ -116,9 +116,9 @@ _INHERITED = re.compile(
     r"|CHROME_DEVEL_SANDBOX"
 )
 
-# Where a browser ends for want of a sandbox: that it has none, or that its zygote died making one (chroot forbidden, a
-# setuid helper without rights).
-_NO_SANDBOX = re.compile(rb"zygote_host_impl_linux")
+# Where a browser ends for want of a sandbox: it has none, its zygote died making one (chroot forbidden, a setuid helper
+# without rights), or what tries user namespaces met an errno that it does not expect (ENOSYS of a seccomp filter).
+_NO_SANDBOX = re.compile(rb"zygote_host_impl_linux|FATAL:\S*sandbox/")
 # Browsers that had one are not started without it later, whatever fails then: a zygote may also want for memory.
 _sandboxed: set[Path] = set()
 # Switches with which pages run without a sandbox, or with less of one.

@@ -114,10 +114,9 @@ async def _ask_http(proxy: Proxy, stream: trio.SocketStream, host: str, port: in
     if status is None:
         raise ProxyFault("answers something that is no HTTP")
     code = int(status[1])
-    if code == 407:
-        raise ProxyFault(
-            "does not take the credentials (407)" if proxy.username is not None else "wants credentials (407)"
-        )
+    if code in (401, 407):  # tinyproxy says the former of wrong ones
+        told = "wants credentials" if proxy.username is None else "does not take the credentials"
+        raise ProxyFault(f"{told} ({code})")
     if not 200 <= code < 300:
         raise ProxyFault(f"refused a CONNECT to port {port} ({code})")
 

@@ -508,6 +508,7 @@ LAST_WORDS = (
     # Its zygote's, where a seccomp filter forbids chroot; the setuid helper's, where a container has not its rights.
     f"Check failed: sys_chroot(x) == 0; {FATAL}254] Failed to receive hello message from zygote",
     f"Failed to move to new namespace: {FATAL}228] Zygote process exited prematurely with exit code 1",
+    "[1122/053927:FATAL:sandbox/linux/services/credentials.cc:137] Check failed: . : Function not implemented (38)",
 )
 NEEDS_NO_SANDBOX = 'case "$*" in *--no-sandbox*) ;; *) echo "{}" >&2; exit 1;; esac'.format
 
@@ -524,7 +525,7 @@ async def test_launch_tries_the_sandbox_first(script: Script, tmp_path: Path) ->
 
 
 @pytest.mark.usefixtures("plain_user")
-@pytest.mark.parametrize("words", LAST_WORDS, ids=["none", "no-chroot", "no-rights"])
+@pytest.mark.parametrize("words", LAST_WORDS, ids=["none", "no-chroot", "no-rights", "no-call"])
 async def test_launch_goes_without_a_sandbox_where_the_browser_finds_none(
     script: Script, profiles: Path, words: str
 ) -> None:

@@ -16,6 +16,8 @@ from pathlib import Path
 import pytest
 import trio
 import trio.testing
+from hypothesis import given
+from hypothesis import strategies as st
 
 import cdp
 from cdp import egress
@@ -36,6 +38,7 @@ from tests.test_egress import (
     read_all,
     refused,
     reset,
+    same_inputs,
     serving,
     stay,
     unused_port,
@@ -463,6 +466,19 @@ async def test_what_the_proxy_says_of_the_host_is_the_host_s(code: int, kind: Fa
         assert (await failure_of(through(server, "socks5"), "127.0.0.2", 80)).kind is kind
 
 
+@same_inputs
+@given(
+    st.sampled_from(["http", "socks5"]),
+    st.sampled_from([b"", b"HTTP/1.1 200", b"HTTP/1.1 200 OK\r\n", GREETED, GREETED + b"\x05\x00\x00"]),
+    st.binary(max_size=30),
+)
+async def test_answers_of_every_kind_are_survived(scheme: str, start: bytes, rest: bytes) -> None:
+    async with serving(answering(start + rest, end=leave)) as server:
+        found = await connect(through(server, scheme), "127.0.0.2", 80)
+        if isinstance(found, trio.SocketStream):
+            await found.aclose()
+
+
 async def test_proxy_that_is_not_there_is_told() -> None:
     policy = AddressPolicy.parse(["127.0.0.0/8"], proxy=Proxy.parse(f"http://127.0.0.1:{unused_port()}"))
     found = await failure_of(policy, "127.0.0.2", 80)
@@ -565,10 +581,8 @@ def running(folder: Path, name: str, port: int) -> Iterator[None]:
         "access_log none\ncache deny all\nshutdown_lifetime 0 seconds\n"
         f"visible_hostname proxy\nnetdb_filename none\ncoredump_dir {folder}\n",
         "danted": f"logoutput: {folder}/log\ninternal: 127.0.0.1 port = {port}\nexternal: 127.0.0.1\n"
-        "clientmethod: none\nsocksmethod: none\nclient pass {{ from: 0/0 to: 0/0 }}\n".replace("{{", "{").replace(
-            "}}", "}"
-        )
-        + "socks pass { from: 0/0 to: 0/0 }\n",
+        "clientmethod: none\nsocksmethod: none\n"
+        "client pass { from: 0/0 to: 0/0 }\nsocks pass { from: 0/0 to: 0/0 }\n",
         "microsocks": "",
     }
     config.write_text(texts[name])
@@ -615,6 +629,14 @@ async def test_debian_s_proxies_do_what_they_are_asked(name: str, url: str, tmp_
         policy = AddressPolicy.parse(["127.0.0.0/8"], proxy=Proxy.parse(f"{url}:{port}"))
         fetched = await fetch(policy, PageOptions(url=site.url("/ok")))
         gone = await failure_of(policy, "127.0.0.1", unused_port())
+        wrong = Proxy.parse(f"{url.replace(':word@', ':other@')}:{port}")
+        untold = await connect(AddressPolicy.parse(["127.0.0.0/8"], proxy=wrong), "127.0.0.1", site.port)
     assert OK_TEXT in fetched.html
+    if "@" in url:
+        assert isinstance(untold, egress.Failure)
+        assert "does not take the credentials" in untold.text
+    else:
+        assert isinstance(untold, trio.SocketStream)
+        await untold.aclose()
     # HTTP has no word for which of the two it was.
     assert gone.kind is (FailureKind.proxy_failed if url.startswith("http") else FailureKind.connection_refused)
