@@ -21,6 +21,7 @@ from cdp.errors import LaunchError, NavigationError
 from cdp.fetch import fetch
 from cdp.launcher import find_browser, launch
 from cdp.options import PageOptions
+from cleariflow import State, load_config, open_service
 
 from .conftest import LOOPBACK
 
@@ -151,6 +152,17 @@ async def test_browser_trusts_no_authority_of_its_user(
         async with browser.open_page() as page:
             with pytest.raises(NavigationError, match="ERR_CERT_AUTHORITY_INVALID"):
                 await page.navigate(url)
+
+
+async def test_service_trusts_the_authorities_of_its_ca_file(tmp_path: Path) -> None:
+    authorities(tmp_path, OWN.cert_pem)
+    settings = {"data_dir": str(tmp_path / "data"), "allow_network": [LOOPBACK]}
+    config = load_config(settings | {"ca_file": str(tmp_path / "authorities.pem")}, {})
+    async with served(SERVERS["own"], tmp_path) as url, open_service(config) as service:
+        jobs = [await service.submit("scrape", {"url": url, "render": render}) for render in (True, False)]
+        for job in jobs:
+            await service.wait(job)
+        assert [job.state for job in jobs] == [State.DONE] * 2
 
 
 # What a browser keeps of TLS

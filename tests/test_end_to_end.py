@@ -359,8 +359,17 @@ async def test_body_over_its_limit_is_refused_before_it_is_read_whole(
 
 
 async def test_own_api_cannot_be_captured(client: httpx.AsyncClient) -> None:
-    job = await ended(client, await submit(client, "scrape", url=f"{client.base_url}/livez"))
-    assert (job["status"], job["error_detail"]["code"]) == ("failed", "blocked_target")
+    answer = await client.post("/v1/scrape", json={"url": f"{client.base_url}/livez"})
+    assert (answer.status_code, answer.json()["error"]["code"]) == (400, "blocked_target")
+
+
+async def test_own_api_cannot_be_captured_by_a_name_or_a_redirect(client: httpx.AsyncClient, site: Site) -> None:
+    async def lead(exchange: Exchange) -> Answer:
+        return Answer(b"", status=302, headers=(("Location", f"{client.base_url}/livez"),))
+
+    for url in (f"http://localhost:{client.base_url.port}/livez", site.add_route("/leads", lead)):
+        job = await ended(client, await submit(client, "scrape", url=url))
+        assert (job["status"], job["error_detail"]["code"]) == ("failed", "blocked_target")
 
 
 async def test_ready_service_says_so(client: httpx.AsyncClient, site: Site) -> None:
