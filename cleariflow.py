@@ -817,6 +817,8 @@ RETRYABLE_NET_ERRORS = frozenset(
         "CONNECTION_TIMED_OUT",
         "TIMED_OUT",
         "EMPTY_RESPONSE",
+        # Of the host's interfaces: Chromium drops all connections then, though ours are on loopback.
+        "NETWORK_CHANGED",
         "PROXY_CONNECTION_FAILED",
     )
 )

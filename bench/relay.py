@@ -142,8 +142,11 @@ async def captures(browser: cdp.Browser, url: str, way: str) -> None:
 
 
 def show(table: dict[str, dict[str, Measured]]) -> None:
-    """Medians; the change is the door's against the direct way, the median of the rounds' own ratios."""
-    print(f"{'page':16} {'way':7} {'latency ms':>10} {'p90':>6} {'captures/s':>11} {'own CPU ms':>11}")
+    """Medians; the change is the door's against the direct way, the median of the rounds' own ratios.
+
+    On a machine that others use, the best latency tells more than the median.
+    """
+    print(f"{'page':16} {'way':7} {'latency ms':>10} {'best':>6} {'p90':>6} {'captures/s':>11} {'own CPU ms':>11}")
     rows = []
     for name, ways in table.items():
         for way, measured in ways.items():
@@ -152,21 +155,23 @@ def show(table: dict[str, dict[str, Measured]]) -> None:
                 "page": name,
                 "way": way,
                 "latency_ms": round(statistics.median(measured.latencies_ms), 1),
+                "latency_best_ms": round(min(measured.latencies_ms), 1),
                 "latency_p90_ms": round(p90, 1),
                 "captures_per_s": round(statistics.median(measured.rates), 2),
                 "own_cpu_ms": round(statistics.median(measured.own_cpu_ms), 1),
             }
             rows.append(row)
             print(
-                f"{name:16} {way:7} {row['latency_ms']:10} {row['latency_p90_ms']:6} {row['captures_per_s']:11} "
-                f"{row['own_cpu_ms']:11}"
+                f"{name:16} {way:7} {row['latency_ms']:10} {row['latency_best_ms']:6} {row['latency_p90_ms']:6} "
+                f"{row['captures_per_s']:11} {row['own_cpu_ms']:11}"
             )
         door, direct = ways["door"], ways["direct"]
         latency, rate = (
             (statistics.median(a / b for a, b in zip(ours, theirs, strict=True)) - 1) * 100
             for ours, theirs in ((door.latencies_ms, direct.latencies_ms), (door.rates, direct.rates))
         )
-        print(f"{'':16} {'change':7} {latency:+9.1f}% {'':6} {rate:+10.1f}%")
+        best = (min(door.latencies_ms) / min(direct.latencies_ms) - 1) * 100
+        print(f"{'':16} {'change':7} {latency:+9.1f}% {best:+5.0f}% {'':6} {rate:+10.1f}%")
     print(json.dumps({"cores": os.cpu_count(), "rounds": len(next(iter(table.values()))["door"].rates), "rows": rows}))
 
 

@@ -366,7 +366,7 @@ class AddressPolicy:
         if self._allows_name(name, port):
             return None
         if _is_local(name):
-            if self._allows(IPv4Address("127.0.0.1"), port) or self._allows(IPv6Address("::1"), port):
+            if any(self._allows(address, port) for address in _LOCAL):
                 return None
             return f"{name} is this host; --allow-network {name} would allow it"
         if self.proxy is not None and self.proxy.resolves and _INSIDE_NAME.fullmatch(name):
@@ -405,8 +405,11 @@ def _own_port(shown: str, port: int) -> str:
     return f"port {port} of {shown} is this service's own; no --allow-network opens it"
 
 
+_LOCAL: tuple[Address, ...] = (IPv4Address("127.0.0.1"), IPv6Address("::1"))
+
+
 def _is_local(name: str) -> bool:
-    """Whether a canonical name means this host (RFC 6761)."""
+    """Whether a canonical name means `_LOCAL`, whatever a name server would say (RFC 6761, and browsers)."""
     return f".{name}".endswith(".localhost")
 
 
@@ -751,7 +754,9 @@ async def _targets(
     addresses = list[Address]()
     if literal is not None:
         addresses = [literal]
-    elif proxy is not None and proxy.resolves and not _is_local(name):
+    elif _is_local(name):
+        addresses = list(_LOCAL)
+    elif proxy is not None and proxy.resolves:
         if (name, port) == (canonical_host(proxy.host), proxy.port):
             return Failure(FailureKind.blocked, _own_port(name, port))
         # Nothing that the proxy might take for an address.

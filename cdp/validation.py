@@ -262,9 +262,11 @@ def nearest(name: str, known: Iterable[str]) -> str:
 def faults_of(error: BaseException, path: str = "") -> list[Fault]:
     """The faults in what cattrs raised, with dotted names; order as in the class."""
     if isinstance(error, cattrs.BaseValidationError):
-        faults = []
+        faults: list[Fault] = []
         for inner in error.exceptions:
-            faults += faults_of(inner, path + _step(inner, path))
+            # More are not told, and the hint of each takes its time.
+            if len(faults) < MAX_FAULTS:
+                faults += faults_of(inner, path + _step(inner, path))
         return faults
     if isinstance(error, ValidationError):
         return [Fault(f"{path}.{fault.field}" if path else fault.field, fault.message) for fault in error.faults]

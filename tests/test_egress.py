@@ -1158,6 +1158,19 @@ async def test_door_refuses_local_hosts_without_a_lookup(host: str) -> None:
     assert resolver.asked == []
 
 
+@pytest.mark.parametrize("address", ["127.0.0.1", "::1"])
+@pytest.mark.parametrize("host", ["localhost", "a.LocalHost."])
+async def test_door_reaches_local_hosts_without_a_lookup_if_allowed(host: str, address: str) -> None:
+    resolver = Resolver([])
+    async with (
+        serving(host=address) as server,
+        open_door(AddressPolicy.parse(["localhost", "a.localhost"])) as door,
+        connected(door, host, server.port),
+    ):
+        pass
+    assert (server.hits, resolver.asked) == (1, [])
+
+
 async def test_door_records_a_refusal() -> None:
     Resolver(["10.0.0.1"])
     async with open_door(AddressPolicy()) as door:

@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
+import cattrs
 import h11._readers
 import pytest
 import trio
@@ -23,9 +24,9 @@ import cleariflow
 from cdp import visit
 from cdp.errors import TooLarge
 from cdp.network import parse_url
-from cdp.options import MAX_GLOB_CHARS, MAX_HEADER_CHARS, MAX_TEXT, Length, PageOptions
+from cdp.options import MAX_GLOB_CHARS, MAX_HEADER_CHARS, MAX_TEXT, Length, PageOptions, WaitFor
 from cdp.page import MAX_REPORTED_CHARS
-from cdp.validation import ValidationError, fields_of
+from cdp.validation import MAX_FAULTS, ValidationError, converter, faults_of, fields_of
 from cdp.visit import Progress, Visit
 from cleariflow import KEPT_FIELD_CHARS, MAX_HEAD_BYTES, MAX_HEADERS, REQUEST_CLASSES, Config, State, parse_request
 from tests.conftest import LOOPBACK
@@ -100,6 +101,13 @@ def test_longest_text_takes_little_time(field: str) -> None:
                 text = beginning + unit * ((length - len(beginning + end)) // len(unit)) + end
                 with in_little_time():
                     refusals(**({"html": "x"} if "url" not in place else {}) | put(place, text))
+
+
+def test_faults_that_are_not_told_are_not_made() -> None:
+    # The hint of each, `did you mean X?`, takes its time.
+    with pytest.raises(cattrs.BaseValidationError) as caught:
+        converter.structure([{f"name{index}": 1 for index in range(MAX_FAULTS)}] * 100, list[WaitFor])
+    assert len(faults_of(caught.value)) < 2 * MAX_FAULTS
 
 
 @pytest.mark.parametrize("part", ["http://{}/", "http://{}:p@a.b/", "http://u:{}@a.b/", "{}", "http://{}"])

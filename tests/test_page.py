@@ -1232,3 +1232,13 @@ async def test_navigate_to_a_port_that_no_page_needs_is_blocked(page: cdp.Page, 
     with trio.fail_after(QUICK_S), pytest.raises(NavigationError) as caught:
         await page.navigate(url)
     assert "no web page lives there" in (caught.value.blocked or "")
+
+
+async def test_debugging_port_stays_refused_when_another_user_of_the_browser_is_gone(
+    browser: cdp.Browser, browser_endpoint: str, policy: cdp.AddressPolicy, page: cdp.Page
+) -> None:
+    async with cdp.connect_browser(browser_endpoint, policy=policy):
+        pass
+    place = browser_endpoint.removeprefix("ws://").partition("/")[0]
+    with pytest.raises(NavigationError, match="is this service's own"):
+        await page.navigate(f"http://{place}/json/version")
