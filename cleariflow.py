@@ -2614,6 +2614,16 @@ def artifact_present() -> Iterator[None]:
         raise ServiceError("expired", RESULT_GONE) from None
 
 
+def range_within(size: int, given: str) -> str:
+    """A header `Range` as quart understands it, which takes no end beyond the file's, and no last bytes (`-5`)."""
+    found = re.fullmatch(r"bytes=([0-9]{0,18})-([0-9]{0,18})", given)
+    if found is None or found[0] == "bytes=-":
+        return given
+    begin = int(found[1]) if found[1] else max(0, size - int(found[2]))
+    end = min(int(found[2]), size - 1) if found[1] and found[2] else size - 1
+    return f"bytes={begin}-{end}"
+
+
 def client_host() -> str:
     """The Host header's name in lower case, without port and brackets; empty where HTTP/1.0 has none."""
     host = str(cast("dict[str, Any]", request.scope)[HOST_KEY])
@@ -2792,11 +2802,13 @@ class Api:
         """The artifact itself, with ETag and ranges."""
         path = self.service.store.artifacts / artifact.file
         with artifact_present():
+            size = (await trio.Path(path).stat()).st_size
+            if "Range" in request.headers:
+                request.headers["Range"] = range_within(size, request.headers["Range"])
             try:
                 response = await send_file(path, mimetype=artifact.content_type, conditional=True)
             except RequestedRangeNotSatisfiable:
                 # quart leaves out the length, which tells the client what it may ask for.
-                size = (await trio.Path(path).stat()).st_size
                 raise RequestedRangeNotSatisfiable(size) from None
             except OverflowError:
                 # What werkzeug does not expect of a date: a year of many digits.
@@ -2967,7 +2979,8 @@ def behind_hypercorn(app: ASGIFramework) -> ASGIFramework:
     find that in the scope. Websockets, which no route has, are refused before it.
     Path: only what begins with one slash has routes (quart breaks at others, and drops a second), and an encoded slash
     parts nothing: who stands before us may allow one path and mean another.
-    Accept: werkzeug takes quadratic time for white space within it, so only its beginning counts.
+    Accept: werkzeug takes quadratic time for white space within it, so only its beginning counts. If-Match: it refuses
+    what fits with 412 and the whole result; a result never changes, so that it always fits.
     """
 
     async def call(scope: Any, receive: Callable[[], Awaitable[Any]], send: Callable[[Any], Awaitable[None]]) -> None:
@@ -2982,7 +2995,7 @@ def behind_hypercorn(app: ASGIFramework) -> ASGIFramework:
         others = [
             (name, value[:MAX_ACCEPT_BYTES] if name == b"accept" else value)
             for name, value in scope["headers"]
-            if name != b"host"
+            if name not in (b"host", b"if-match")
         ]
         host = headers.get(b"host", b"").decode("latin-1")
         files = contextlib.ExitStack()

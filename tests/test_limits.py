@@ -327,6 +327,45 @@ async def test_date_of_many_digits_is_refused(api: Api, name: str, date: str) ->
     assert "If-Modified-Since" in await faults(answer)
 
 
+@pytest.mark.parametrize("tag", ["*", '"x"'])
+async def test_result_never_changes_so_that_if_match_always_fits(api: Api, tag: str) -> None:
+    job = await api.ended()
+    assert (await api.get(f"/v1/jobs/{job.id}/result", If_Match=tag)).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("given", "begin", "end"),
+    [
+        ("0-0", 0, 1),
+        ("2-4", 2, 5),
+        ("5-", 5, None),
+        ("-5", -5, None),
+        ("-99999", 0, None),
+        ("0-99999", 0, None),
+        (f"3-{'9' * 18}", 3, None),
+    ],
+)
+async def test_range_is_cut_at_the_end_of_a_result(tmp_path: Path, given: str, begin: int, end: int | None) -> None:
+    async with served(tmp_path) as server, await server.connect() as stream:
+        job = await server.ended()
+        path = f"/v1/jobs/{job.id}/result"
+        whole = await (await server.get(path)).get_data(as_text=False)
+        await stream.send_all(head("GET", path, f"Range: bytes={given}", "Connection: close"))
+        got, _, part = (await ends(stream)).partition(b"\r\n\r\n")
+    first, last, _ = slice(begin, end).indices(len(whole))
+    assert got.startswith(b"HTTP/1.1 206 ")
+    assert b"content-range: bytes %d-%d/%d\r\n" % (first, last - 1, len(whole)) in got.lower()
+    assert part == whole[begin:end]
+
+
+@pytest.mark.parametrize("given", ["99999-", "4-2", "-0", "-", "0-1,3-4", "9" * 5000 + "-", "a-b", "-5-", "1--5"])
+async def test_range_that_there_is_not_is_416(api: Api, given: str) -> None:
+    job = await api.ended()
+    answer = await api.get(f"/v1/jobs/{job.id}/result", Range=f"bytes={given}")
+    await error(answer, 416, "invalid_request")
+    assert answer.headers["Content-Range"].startswith("bytes */")
+
+
 # ---- Connections -----------------------------------------------------------------------------------------------------
 
 
