@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
 import re
+import shutil
+import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import attrs
 import pytest
+import trio
 
 import cdp
+from cdp.egress import AddressPolicy, open_door
+from cdp.tasks import open_tasks
 from tests.site import Site
-from tests.vector_run import Plan, report_of
-from tests.vectors import MARKUP, NEVER, NEVER_ASKED, REQUESTS, SCRIPTS
+from tests.vector_run import REBINDING, Plan, report_of
+from tests.vectors import MARKUP, NEVER, NEVER_ASKED, NOT_EVERYWHERE, REQUESTS, SCRIPTS, UNREACHABLE
 
 Report = dict[str, Any]
 
@@ -37,6 +43,7 @@ RUNS = {
     "all-targets-checks-off": Run(Plan(checks=False, allow=False, full=True)),
     "all-targets-allowed": Run(Plan(checks=False, allow=True, full=True)),
     "full-chromium": Run(Plan(checks=False, allow=False, full=False, browser="chromium")),
+    "udp-on": Run(Plan(checks=False, allow=False, full=False, switches=("--force-webrtc-ip-handling-policy=default",))),
     "without-namespace": Run(Plan(checks=False, allow=False, full=True), isolated=False),
     "without-namespace-allowed": Run(Plan(checks=False, allow=True, full=False), isolated=False),
 }
@@ -75,6 +82,8 @@ CLOSED = ("checks-on", "checks-off", "all-targets-checks-on", "all-targets-check
 @runs(*CLOSED, "without-namespace")
 def closed(request: pytest.FixtureRequest, report_named: Callable[[str], Report]) -> Report:
     """Of a run in which the targets are not allowed."""
+    if request.param == "full-chromium" and shutil.which("chromium") is None:
+        pytest.skip("full Chromium is not installed")
     return report_named(request.param)
 
 
@@ -86,10 +95,16 @@ def allowed(request: pytest.FixtureRequest, report_named: Callable[[str], Report
 
 def jobs(report: Report, *vectors: str) -> Iterator[tuple[str, str, int, dict[str, Any]]]:
     """Vector, target, status and body of the jobs, all or of some vectors."""
-    for key, (status, body, _) in report["jobs"].items():
+    for key, (status, body) in report["jobs"].items():
         vector, target = key.rsplit(" ", 1)
         if not vectors or vector in vectors:
             yield vector, target, status, body
+
+
+def ours_reached(report: Report) -> list[str]:
+    """Hosts and ports of the service itself that answered a page."""
+    ((_, _, _, body),) = jobs(report, "own ports")
+    return [at for at in body["meta"]["actions"][0]["value"] if not at.endswith(f":{report['web_port']}")]
 
 
 # ---- Closed ----------------------------------------------------------------------------------------------------------
@@ -110,6 +125,7 @@ def test_closed_every_page_tried(closed: Report) -> None:
     pages = [(status, body) for _, _, status, body in jobs(closed, "page", "secure page")]
     assert {status for status, _ in pages} == {200}
     assert max(body["meta"]["network"]["blocked_connections"] for _, body in pages) > 50
+    assert closed["faults"] == []
 
 
 def test_closed_the_browser_asks_no_name_server(closed: Report) -> None:
@@ -118,6 +134,13 @@ def test_closed_the_browser_asks_no_name_server(closed: Report) -> None:
     assert asked <= set(closed["names"])
     assert not asked & set(NEVER_ASKED)
     assert {line.split()[1] for line in closed["asked"]} == {"1", "28"}
+
+
+def test_closed_no_port_of_ours_is_reached(closed: Report) -> None:
+    """The API, the debugging port and the relays: three at least, by every spelling of this machine."""
+    assert {closed["api_port"]} < set(closed["own_ports"])
+    assert len(closed["own_ports"]) >= 3
+    assert ours_reached(closed) == []
 
 
 FIRST = (
@@ -183,16 +206,31 @@ def test_allowed_every_vector_reaches_its_target(allowed: Report) -> None:
     assert [vector for vector in allowed["vectors"] if vector not in allowed["reached"] and vector not in never] == []
 
 
+@pytest.mark.slow
+def test_allowed_every_vector_reaches_every_target(report_named: Callable[[str], Report]) -> None:
+    report = report_named("all-targets-allowed")
+    vectors = [vector for vector in report["vectors"] if vector not in (*NEVER, *NOT_EVERYWHERE)]
+    targets = [target for target in report["targets"] if target not in (*UNREACHABLE, REBINDING)]
+    missing = {
+        (vector, target) for vector in vectors for target in targets if target not in report["reached"].get(vector, ())
+    }
+    assert missing == set()
+
+
+@pytest.mark.slow
+def test_packets_of_what_a_switch_stops_are_seen_without_it(report_named: Callable[[str], Report]) -> None:
+    """The counters of UDP count: a closed run, but for one switch of cdp/launcher.py."""
+    report = report_named("udp-on")
+    assert {"webrtc-stun-udp", "webrtc-turn-udp", "webrtc-peer-udp"} <= report["reached"].keys()
+    if report["namespace"]:
+        assert {protocol for protocol, *_ in report["packets"]} == {"udp"}
+
+
 def test_allowed_own_ports_stay_closed(allowed: Report) -> None:
-    """The API, the debugging port and the relays: three at least, from 127.0.0.1 to localhost-like names."""
-    assert {allowed["api_port"]} < set(allowed["own_ports"])
-    assert len(allowed["own_ports"]) >= 3
-    ((_, _, status, body),) = jobs(allowed, "own ports")
-    assert status == 200
-    reached = body["meta"]["actions"][0]["value"]
-    assert [at for at in reached if not at.endswith(f":{allowed['web_port']}")] == []
-    if allowed["namespace"]:
-        assert len(reached) > 10
+    """Beside a port of the same machine that is none of them."""
+    assert ours_reached(allowed) == []
+    ((_, _, _, body),) = jobs(allowed, "own ports")
+    assert len(body["meta"]["actions"][0]["value"]) > (10 if allowed["namespace"] else 0)
 
 
 def test_never_has_a_reason_for_known_vectors_only() -> None:
@@ -304,3 +342,103 @@ async def test_page_gets_everything_of_its_own_site(page: cdp.Page, site: Site, 
     site.add_folder("/files/", tmp_path)
     assert set(await page.evaluate(f"look({site.url('/files/x')!r})")) == SEEN
     assert TOKEN in await shown(page)
+
+
+# ---- The relay, spoken to by somebody else ---------------------------------------------------------------------------
+
+
+class ToThisMachine(trio.abc.HostnameResolver):
+    """Every name leads to loopback, whatever it is."""
+
+    async def getaddrinfo(self, host: Any, port: Any, *_: Any, **__: Any) -> Any:
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", port))]
+
+    async def getnameinfo(self, sockaddr: Any, flags: int) -> Any:
+        raise NotImplementedError
+
+
+def named(host: bytes) -> bytes:
+    """A name as an address of SOCKS5 (RFC 1928, section 5)."""
+    return b"\x03" + bytes([len(host)]) + host
+
+
+CONNECT, BIND, UDP, RESOLVE = b"\x05\x01\x00", b"\x05\x02\x00", b"\x05\x03\x00", b"\x05\xf0\x00"
+THIS_MACHINE = b"\x01\x7f\x00\x00\x01"
+MESSAGES = {
+    "bind": BIND + THIS_MACHINE,
+    "udp": UDP + THIS_MACHINE,
+    "udp-anywhere": UDP + b"\x01\x00\x00\x00\x00",
+    "resolve": RESOLVE + named(b"inner.test"),
+    "command-0": b"\x05\x00\x00" + THIS_MACHINE,
+    "literal": CONNECT + THIS_MACHINE,
+    "reserved-byte": b"\x05\x01\xff" + THIS_MACHINE,
+    "any": CONNECT + b"\x01\x00\x00\x00\x00",
+    "loopback-v6": CONNECT + b"\x04" + bytes(15) + b"\x01",
+    "any-v6": CONNECT + b"\x04" + bytes(16),
+    "mapped": CONNECT + b"\x04" + bytes(10) + b"\xff\xff\x7f\x00\x00\x01",
+    "address-type-0": CONNECT + b"\x00\x7f\x00\x00\x01",
+    "address-type-2": CONNECT + b"\x02\x7f\x00\x00\x01",
+    "address-type-255": CONNECT + b"\xff\x7f\x00\x00\x01",
+    **{
+        text: CONNECT + named(text.encode())
+        for text in ("127.0.0.1", "127.1", "0x7f.1", "localhost", "inner.test", "::1", "[::1]", "::1%lo", "fe80::1%1")
+    },
+    "nul-behind": CONNECT + named(b"127.0.0.1\0.public.test"),
+    "nul-before": CONNECT + named(b"public.test\0127.0.0.1"),
+    "nul-only": CONNECT + named(b"\0"),
+    "new-line": CONNECT + named(b"127.0.0.1\n"),
+    "space": CONNECT + named(b" 127.0.0.1"),
+    "port-in-name": CONNECT + named(b"127.0.0.1:80"),
+    "user-in-name": CONNECT + named(b"public.test@127.0.0.1"),
+    "no-name": CONNECT + named(b""),
+    "dots": CONNECT + named(b"." * 255),
+    "long-name": CONNECT + named(b"a" * 255),
+    "long-labels": CONNECT + named(b".".join([b"a" * 63] * 4)[:255]),
+    "no-utf-8": CONNECT + named(b"\xff\xfe127.0.0.1"),
+    "wide-digits": CONNECT + named("１２７.0.0.1".encode()),
+}
+
+
+async def spoken(policy: AddressPolicy, message: bytes) -> tuple[bytes, int]:
+    """What a relay answers to a message for a port of this machine, and how many connections that port got."""
+    accepted = 0
+
+    async def accept(stream: trio.SocketStream) -> None:
+        nonlocal accepted
+        accepted += 1
+        await stream.send_all(b"reached")
+        await stream.aclose()
+
+    trio.socket.set_custom_hostname_resolver(ToThisMachine())
+    async with open_tasks() as tasks, open_door(policy) as door:
+        listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
+        tasks.start_soon(trio.serve_listeners, accept, listeners)
+        port = listeners[0].socket.getsockname()[1]
+        async with await trio.open_tcp_stream("127.0.0.1", door.port) as client:
+            await client.send_all(b"\x05\x01\x00" + message + port.to_bytes(2, "big"))
+            await client.send_eof()
+            answer = b""
+            # It hangs up on what it has not read.
+            with trio.fail_after(10), contextlib.suppress(trio.BrokenResourceError):
+                async for part in client:
+                    answer += part
+    return answer, accepted
+
+
+@pytest.mark.parametrize("message", MESSAGES.values(), ids=MESSAGES)
+async def test_relay_connects_no_stranger_to_this_machine(message: bytes) -> None:
+    answer, accepted = await spoken(AddressPolicy.parse([]), message)
+    assert (accepted, answer[:2]) == (0, b"\x05\x00")
+    assert answer[2:4] not in (b"", b"\x05\x00")
+
+
+@pytest.mark.parametrize("name", ["bind", "udp", "udp-anywhere", "resolve", "command-0", "address-type-0"])
+async def test_relay_does_nothing_but_connect(name: str) -> None:
+    answer, accepted = await spoken(AddressPolicy.parse(["127.0.0.0/8"]), MESSAGES[name])
+    assert (accepted, answer[2:4]) in ((0, b"\x05\x07"), (0, b"\x05\x08"))
+
+
+@pytest.mark.parametrize("name", ["literal", "mapped", "127.0.0.1", "inner.test"])
+async def test_relay_connects_to_what_is_allowed(name: str) -> None:
+    answer, accepted = await spoken(AddressPolicy.parse(["127.0.0.0/8"]), MESSAGES[name])
+    assert (accepted, answer[-7:]) == (1, b"reached")
