@@ -2123,8 +2123,8 @@ class Service:
     ) -> Job:
         """Queue a job of a request as JSON has it; returns once it is on disk. `key` is the client's, where it has one.
 
-        Raises ValidationError and ServiceError (`draining`, `queue_full`, `storage_full`, `rate_limited`,
-        `quota_reached`). Cancelled while it waits for the disk, the job stays.
+        Raises ValidationError and ServiceError (`draining`, `queue_full`, `storage_full`, and for the key
+        `unauthorized`, `rate_limited`, `quota_reached`). Cancelled while it waits for the disk, the job stays.
         """
         job = self._accept(service, given, priority, key, sync=False)
         try:
@@ -2177,6 +2177,8 @@ class Service:
     ) -> Job:
         """Check a request and queue its job, in one synchronous step."""
         if key is not None:
+            if key.service not in (None, service):
+                raise ServiceError("unauthorized", f"the API key is for {key.service} only")
             self.keys.take_turn(key)
         parsed = parse_request(service, given, self.config)
         targets = {"url": parsed.url} if parsed.url is not None else {}
@@ -2676,7 +2678,7 @@ class Api:
         named = (client_host().partition(".")[0], request.path.split("/")[1])
         return next((name for label in named for name in REQUEST_CLASSES if name == label), None)
 
-    def key(self, given: object = None, name: ServiceName | None = None) -> Key | None:
+    def key(self, given: object = None) -> Key | None:
         """The client's key, from the request that it gave, the headers or the query; None where none is needed.
 
         Raises ServiceError `unauthorized`.
@@ -2696,8 +2698,6 @@ class Api:
         if key is None:
             wrong = "the API key is not known here" if shown else "an API key is needed"
             raise ServiceError("unauthorized", f"{wrong}: {KEY_HINT}")
-        if name is not None and key.service not in (None, name):
-            raise ServiceError("unauthorized", f"the API key is for {key.service} only")
         return key
 
     async def body(self) -> Any:
@@ -2723,7 +2723,6 @@ class Api:
             raise ValidationError([Fault("service", SERVICE_HINT)])
         if submission.service not in (None, name):
             raise ValidationError([Fault("service", f"contradicts host or path, which say {name}")])
-        key = self.key(inner, name)
         job = await self.service.submit(name, submission.request, submission.priority, key)
         location = f"{self.service.config.root_path}/v1/jobs/{job.id}"
         return json_response({"job_id": job.id}, 202, {"Location": location})
@@ -2873,7 +2872,7 @@ class Api:
 
     async def capture(self, name: ServiceName, given: Any) -> Response:
         """Run a job now; its result, or the bare artifact where the client would rather have that."""
-        job = await self.service.capture(name, given, self.key(given, name))
+        job = await self.service.capture(name, given, self.key(given))
         if job.state is State.FAILED:
             error = job.error_detail | {"message": job.error, "job_id": job.id}
             return json_response({"ok": False, "error": error}, HTTP_STATUS.get(error["code"], 424))
