@@ -91,6 +91,7 @@ from quart_trio import QuartTrio
 from quart_trio.wrappers.response import TrioFileBody, TrioIterableBody
 from tinydb.storages import Storage
 from tinydb.table import Document, Table
+from werkzeug.datastructures import Headers
 from werkzeug.exceptions import HTTPException, RequestedRangeNotSatisfiable
 
 import cdp
@@ -177,6 +178,9 @@ MAX_KEY_CHARS = 4096
 GUESSED_CHARS = 16
 # Answers are read, encoded and sent in pieces of this; a multiple of 3, as base64 has no padding inside.
 PIECE_BYTES = 3 * 2**16
+# Of all bodies above the second size that are being read.
+MAX_BODIES_BYTES = 2**28
+SMALL_BODY_BYTES = 2**16
 # Request line and headers, and how many headers there are.
 MAX_HEAD_BYTES = 2**16
 MAX_HEADERS = 100
@@ -322,9 +326,9 @@ def load_config(
         if not variable.startswith(ENV_PREFIX):
             continue
         name = variable.removeprefix(ENV_PREFIX).lower()
-        if name not in known:
+        if name not in known or variable != variable.upper():
             variables = [ENV_PREFIX + setting.upper() for setting in known]
-            faults.append(Fault(variable, f"unknown setting{nearest(variable, variables)}"))
+            faults.append(Fault(variable, f"unknown setting{nearest(variable.upper(), variables)}"))
         else:
             is_list = bare_type(known[name]) == tuple[str, ...]
             try:
@@ -373,6 +377,8 @@ def _entry_faults(config: Config) -> list[Fault]:
 
 
 def _config_faults(config: Config) -> Iterator[Fault]:
+    if config.api_key is not None and not re.fullmatch("[!-~]+", config.api_key):
+        yield Fault("api_key", "must be printable ASCII without spaces: headers carry nothing else")
     if config.root_path and not re.fullmatch(r"(/[A-Za-z0-9._~-]+)+", config.root_path):
         yield Fault("root_path", "must look like /prefix, without a slash at its end")
     try:
@@ -863,7 +869,7 @@ class KeyLimits:
     """What a key is good for."""
 
     service: Annotated[ServiceName, "the only service it is for; default: both"] | None = None
-    rate: Annotated[float, Range(above=0, maximum=1e6), "submissions a second; more are refused with 429"] | None = None
+    rate: Annotated[float, Range(1e-6, 1e6), "submissions a second; more are refused with 429"] | None = None
     quota: Annotated[int, Range(1), "submissions in all; more are refused with 422"] | None = None
     concurrency: Annotated[int, Range(1), "jobs that run at once; more wait in the queue"] | None = None
 
@@ -880,6 +886,7 @@ class Key(KeyLimits):
 
 # Of `CLEARIFLOW_API_KEY`; no key of the file can be called so.
 OWN_KEY = "CLEARIFLOW_API_KEY"
+KEY_NAME_TEXT = f"1 to 64 letters, digits, dots, - and _, and not {OWN_KEY}"
 KEY_PREFIX = "cf_"
 KEY_NAME = re.compile(r"(?!CLEARIFLOW_API_KEY\Z)[A-Za-z0-9._-]{1,64}")
 
@@ -902,7 +909,7 @@ class Keys:
         self._own = [Key(name=OWN_KEY, digest=digest_of(own), created_at=now_text())] if own is not None else []
         self._closed = not (config.open or _is_loopback(config.host))
         # What the file was when it was read; None: not there.
-        self._read: tuple[int, int, int] | None = None
+        self._read: tuple[int, ...] | None = None
         self._keys: dict[str, Key] = {}
         # Submissions that a key with a rate may make now, and when that was so.
         self._turns: dict[str, tuple[float, float]] = {}
@@ -912,13 +919,13 @@ class Keys:
         """Read the file if it changed."""
         try:
             found = os.stat(self._file)
-            seen = (found.st_ino, found.st_mtime_ns, found.st_size)
-        except (FileNotFoundError, NotADirectoryError):
-            self._read, self._keys = None, {}
-            return
-        except OSError:
-            # Reading it says why.
-            seen = (0, 0, 0)
+            seen: tuple[int, ...] = (found.st_ino, found.st_mtime_ns, found.st_ctime_ns, found.st_size)
+        except OSError as error:
+            if isinstance(error, FileNotFoundError | NotADirectoryError) and not self._file.is_symlink():
+                self._read, self._keys = None, {}
+                return
+            # Reading it says why; a link to nothing is a secret that is not mounted, and opens nothing.
+            seen = ()
         if seen != self._read:
             # Before the reading: a fault is told once.
             self._read = seen
@@ -974,15 +981,32 @@ class Keys:
 
 def read_keys(path: Path) -> list[Key]:
     """The keys of a file; none where it is not there. Raises ConfigError."""
-    try:
-        stored = json.loads(path.read_bytes())["keys"]
-        return [structure(one, Key) for one in stored]
-    except FileNotFoundError:
+    if not os.path.lexists(path):
         return []
+    try:
+        if not path.is_file():
+            # A pipe would be waited for.
+            raise ValueError("it is no file")
+        keys: list[Key] = [structure(one, Key) for one in json.loads(path.read_bytes())["keys"]]
+        names = [key.name for key in keys]
+        if len(set(names)) < len(names) or not all(map(KEY_NAME.fullmatch, names)):
+            raise ValueError(f"each name must be another, and {KEY_NAME_TEXT}")
+        return keys
     except ValidationError as error:
         raise ConfigError([Fault(f"{path}: {fault.field}", fault.message) for fault in error.faults]) from error
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise ConfigError([Fault(str(path), f"cannot be read as keys: {error}; mend it, or remove it")]) from error
+
+
+@contextlib.contextmanager
+def folder_lock(folder: Path) -> Iterator[int]:
+    """One process at a time; the folder itself is locked, as a file in it could be a link. Yields its descriptor."""
+    lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield lock
+    finally:
+        os.close(lock)
 
 
 @contextlib.contextmanager
@@ -995,19 +1019,19 @@ def edited_keys(config: Config) -> Iterator[list[Key]]:
     path, partial = folder / "keys.json", folder / "keys.json.new"
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with open(folder / "keys.lock", "w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with folder_lock(folder) as lock:
             keys = read_keys(path)
             yield keys
-            with open(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+            # Of an edit that broke off; or a link by which the folder's owner would lead root's hand elsewhere.
+            partial.unlink(missing_ok=True)
+            with open(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
                 file.write(json.dumps({"keys": [attrs.asdict(key) for key in keys]}, indent=2).encode() + b"\n")
                 file.flush()
                 os.fsync(file.fileno())
                 if os.geteuid() == 0:
                     # The service may be another user's, and must read it.
-                    owner = folder.stat()
-                    for one in (file, lock):
-                        os.fchown(one.fileno(), owner.st_uid, owner.st_gid)
+                    owner = os.fstat(lock)
+                    os.fchown(file.fileno(), owner.st_uid, owner.st_gid)
             partial.replace(path)
             sync_folder(folder)
     except OSError as error:
@@ -1070,7 +1094,10 @@ class Schedule:
     def remove(self, job: Job) -> None:
         """Take a job out, wherever it stands."""
         self._drop(job)
-        self._ready.discard(job.id)
+        if job.id in self._ready:
+            self._ready.discard(job.id)
+            # It may have come up for one that ended: then another must.
+            self._release(job.key)
         if len(self._heap) + sum(map(len, self._held.values())) > 2 * len(self._queued) + 64:
             # Behind a busy higher priority, or a busy key, they would never come up.
             for heap in (self._heap, *self._held.values()):
@@ -1098,6 +1125,9 @@ class Schedule:
                 continue
             self._drop(job)
             self._running[job.key] += 1
+            if most is None or self._running[job.key] < most:
+                # The limit was raised meanwhile.
+                self._release(job.key)
             return job
         return None
 
@@ -1106,13 +1136,17 @@ class Schedule:
         self._running[job.key] -= 1
         if not self._running[job.key]:
             del self._running[job.key]
-        held = self._held.get(job.key, [])
+        self._release(job.key)
+
+    def _release(self, key: str | None) -> None:
+        """Let the first job of a key that is held back come up again; `take` judges it anew."""
+        held = self._held.get(key, [])
         while held:
             if self._is_queued(entry := heapq.heappop(held)):
                 self._make_ready(entry)
                 break
         if not held:
-            self._held.pop(job.key, None)
+            self._held.pop(key, None)
 
     async def arrival(self) -> None:
         """Wait until there is a job that may run, as far as is known."""
@@ -1122,11 +1156,12 @@ class Schedule:
     def position(self, job: Job) -> int:
         """How many jobs go before this one, as of at most `POSITION_AGE_S` ago."""
         now = trio.current_time()
-        if now >= self._positions_until or job.id not in self._positions:
+        if now >= self._positions_until:
             order = sorted(filter(self._is_queued, itertools.chain(self._heap, *self._held.values())))
             self._positions = {entry[-1].id: index for index, entry in enumerate(order)}
             self._positions_until = now + (POSITION_AGE_S if len(order) > 100 else 0)
-        return self._positions[job.id]
+        # One that came since then stands behind the others, as far as is known.
+        return self._positions.get(job.id, len(self._positions))
 
 
 # ---------------------------------------------------------------- journal file
@@ -1796,7 +1831,10 @@ class Store:
 
     def count_use(self, key: Key, by: int) -> None:
         """Count it once more, or once less; on disk with the job that it is about."""
-        doc_id = self._used[key.digest].doc_id if key.digest in self._used else len(self._used) + 1
+        # Not their number: damage may have taken one.
+        doc_id = max(self._storage.lines("uses"), default=0) + 1
+        if key.digest in self._used:
+            doc_id = self._used[key.digest].doc_id
         self._used[key.digest] = Document({"digest": key.digest, "uses": self.uses(key) + by}, doc_id)
         self._uses.upsert(self._used[key.digest])
 
@@ -2157,7 +2195,10 @@ class Service:
             with trio.move_on_after(timeout_s):
                 await self.wait(job)
             if job.state is State.QUEUED:
-                raise ServiceError("deadline", f"no worker was free within {timeout_s:g} s: submit a job instead")
+                busy = (
+                    "no worker was free" if key is None else "no worker was free, or the key's --concurrency reached,"
+                )
+                raise ServiceError("deadline", f"{busy} within {timeout_s:g} s: submit a job instead")
             await self.wait(job)
             if not job.ended or (self.draining and job.error_code == "cancelled"):
                 raise ServiceError("draining", "the service is stopping", retry_after_s=10)
@@ -2466,8 +2507,8 @@ def open_browser(
 async def open_service(config: Config | None = None) -> AsyncIterator[Service]:
     """Run the service, without HTTP, until the body ends.
 
-    Raises StoreError. Resource handling: on leaving, running jobs go back to the queue, all is flushed, the browsers
-    are gone. Call `drain` first to let them finish.
+    Raises StoreError, ConfigError. Resource handling: on leaving, running jobs go back to the queue, all is flushed,
+    the browsers are gone. Call `drain` first to let them finish.
     """
     config = config or load_config(serves=False)
     store = Store(Path(config.data_dir), config.disk_budget)
@@ -2527,7 +2568,7 @@ NO_PATH = "/?"
 # What quart refuses by itself.
 HTTP_ERROR_CODES = {404: "not_found", 405: "method_not_allowed", 413: "body_too_large"}
 # More in one request are not looked at.
-MAX_KEYS_SHOWN = 8
+MAX_KEYS_SHOWN = 4
 KEY_HINT = (
     'send it as "api_key" in the request, as Authorization: Bearer, as X-API-Key or as ?api_key=; '
     "the operator makes one with `cleariflow.py keys add NAME`"
@@ -2599,11 +2640,15 @@ class ListQuery:
     cursor: Annotated[int, Range(0), "`next` of the page before"] | None = None
 
 
+def read_query(cls: Any, query: bytes) -> Any:
+    """The query parameters, without the key, as one value of a class; raises ValidationError."""
+    pairs = parse_qsl(query.decode(), keep_blank_values=True)
+    return _structured(cls, tuple((name, text) for name, text in pairs if name != "api_key"))
+
+
 # Every long-poll has the same.
 @functools.lru_cache(256)
-def read_query(cls: Any, query: bytes) -> Any:
-    """The query parameters as one value of a class; raises ValidationError."""
-    pairs = [(name, text) for name, text in parse_qsl(query.decode(), keep_blank_values=True) if name != "api_key"]
+def _structured(cls: Any, pairs: tuple[tuple[str, str], ...]) -> Any:
     return structure(nested(pairs, cls), cls)
 
 
@@ -2645,6 +2690,17 @@ def head_faults(scope: Mapping[str, Any]) -> Iterator[Fault]:
         yield Fault("Content-Length", "cannot go with Transfer-Encoding")
 
 
+def is_of_a_page(headers: Headers) -> bool:
+    """Whether a browser sends a request for a page of another origin, or may do so.
+
+    Browsers say it to loopback and over TLS only. They all call themselves Mozilla, which no page can change unasked.
+    """
+    site = headers.get("Sec-Fetch-Site")
+    if site is None:
+        return headers.get("User-Agent", "").startswith("Mozilla/")
+    return site not in ("same-origin", "none")
+
+
 # ---------------------------------------------------------------- HTTP handlers
 
 
@@ -2661,10 +2717,13 @@ class Api:
         if faults := list(head_faults(cast("dict[str, Any]", request.scope))):
             raise ValidationError(faults)
 
+    async def refresh_keys(self) -> None:
+        """Know what the command line did to the keys meanwhile."""
+        self.service.keys.refresh()
+
     async def check_host(self) -> None:
         """Refuse a Host that only a web page rebinding its DNS name to this machine would send."""
         config = self.service.config
-        self.service.keys.refresh()
         if self.service.keys.required:
             return
         host = client_host()
@@ -2686,10 +2745,10 @@ class Api:
         keys = self.service.keys
         if not keys.required:
             return None
-        scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+        scheme, *token = request.headers.get("Authorization", "").split(None, 1) or [""]
         texts = [
             given.get("api_key") if isinstance(given, dict) else None,
-            token.strip() if scheme.lower() == "bearer" else None,
+            *(token if scheme.lower() == "bearer" else []),
             request.headers.get("X-API-Key"),
             *request.args.getlist("api_key"),
         ]
@@ -2866,8 +2925,9 @@ class Api:
 
     async def capture_query(self, name: ServiceName) -> Response:
         """The legacy form: every field is a query parameter."""
-        if not self.service.keys.required and request.headers.get("Sec-Fetch-Site") == "cross-site":
-            raise ValidationError([Fault("Sec-Fetch-Site", "pages of other sites may not drive this service")])
+        if not self.service.keys.required and is_of_a_page(request.headers):
+            message = "pages of other sites may not drive this service; with API keys (keys add) they may"
+            raise ValidationError([Fault("Sec-Fetch-Site", message)])
         return await self.capture(name, nested(request.args.items(multi=True), REQUEST_CLASSES[name]))
 
     async def capture(self, name: ServiceName, given: Any) -> Response:
@@ -2930,11 +2990,14 @@ def create_app(service: Service) -> QuartTrio:
     # (`//v1/jobs` would be sent on to another URL.)
     app.url_map.merge_slashes = False
     app.before_request(api.check_head)
+    app.before_request(api.refresh_keys)
     app.before_request(api.check_host)
 
     @app.after_request
     async def harden(response: Response) -> Response:
         response.headers["X-Content-Type-Options"] = "nosniff"
+        # A cache in front does not know that a key is one.
+        response.headers.setdefault("Cache-Control", "no-store")
         return response
 
     @app.errorhandler(ValidationError)
@@ -2962,16 +3025,17 @@ def create_app(service: Service) -> QuartTrio:
         logger.error("%s %s broke", request.method, request.path, exc_info=error)
         return json_response(error_body("internal", INTERNAL_ERROR), 500)
 
-    app.asgi_app = behind_hypercorn(app.asgi_app)  # type: ignore[method-assign,assignment]  # quart's way to wrap itself
+    app.asgi_app = behind_hypercorn(app.asgi_app, service.config.max_body)  # type: ignore[method-assign,assignment]  # quart's way to wrap itself
     return app
 
 
-def behind_hypercorn(app: ASGIFramework) -> ASGIFramework:
+def behind_hypercorn(app: ASGIFramework, max_body: int) -> ASGIFramework:
     """The application, made safe for what hypercorn 0.18, quart-trio 0.12 and werkzeug 3.1 leave open.
 
-    Body: hypercorn hands it on through a queue of ten pieces and waits for its reader for ever. So what an early answer
-    (413, 415) left unread is read and dropped until the client has sent all or is gone, and the connection is closed
-    after such an answer.
+    Body: a stranger may send one too, as the key may stand in it: large ones that are being read have room together,
+    and above that they are 429. Hypercorn hands a body on through a queue of ten pieces and waits for its reader for
+    ever: what an early answer (413, 415) left unread is read and dropped until the client has sent all or is gone, and
+    the connection is closed after such an answer.
     Close: quart-trio cancels itself when hypercorn tells of the answer's end, while hypercorn still closes the
     connection: sending the last message is shielded, for `USER_TIMEOUT_MS`.
     Host: werkzeug takes a name with odd characters for none, and breaks at some. It never sees the client's; handlers
@@ -2981,8 +3045,10 @@ def behind_hypercorn(app: ASGIFramework) -> ASGIFramework:
     Accept: werkzeug takes quadratic time for white space within it, so only its beginning counts. If-Match: it refuses
     what fits with 412 and the whole result; a result never changes, so that it always fits.
     """
+    room = max(MAX_BODIES_BYTES, max_body)
 
     async def call(scope: Any, receive: Callable[[], Awaitable[Any]], send: Callable[[Any], Awaitable[None]]) -> None:
+        nonlocal room
         if scope["type"] == "websocket":
             await send({"type": "websocket.close"})
             return
@@ -3003,10 +3069,18 @@ def behind_hypercorn(app: ASGIFramework) -> ASGIFramework:
         known = {HOST_KEY: host, FILES_KEY: files, "path": path, "headers": [*others, (b"host", b"localhost")]}
         scope = {**scope, **known}
 
+        # Of one in chunks nothing is known.
+        size = 0 if complete else max_body
+        if headers.keys() & {b"content-length", b"transfer-encoding"} == {b"content-length"}:
+            size = min(int(headers[b"content-length"]), max_body)
+        taken = size if size > SMALL_BODY_BYTES else 0
+
         async def noting_receive() -> Any:
-            nonlocal complete
+            nonlocal complete, room, taken
             message = await receive()
             complete = complete or message["type"] == "http.disconnect" or not message.get("more_body", False)
+            if complete:
+                room, taken = room + taken, 0
             return message
 
         async def closing_send(message: Any) -> None:
@@ -3018,8 +3092,20 @@ def behind_hypercorn(app: ASGIFramework) -> ASGIFramework:
             else:
                 await send(message)
 
-        with files:
-            await app(scope, noting_receive, closing_send)
+        if taken > room:
+            taken = 0
+            message = "the bodies that are being read are too large together; try again"
+            content = json.dumps(error_body("queue_full", message)).encode()
+            head = [(b"content-type", b"application/json"), (b"retry-after", b"5")]
+            await closing_send({"type": "http.response.start", "status": 429, "headers": head})
+            await closing_send({"type": "http.response.body", "body": content})
+        else:
+            room -= taken
+            try:
+                with files:
+                    await app(scope, noting_receive, closing_send)
+            finally:
+                room, taken = room + taken, 0
         while not complete:
             await noting_receive()
 
@@ -3387,9 +3473,7 @@ def edit_keys(action: str, flags: Mapping[str, Any], config: Config) -> None:
             keys[:] = [key for key in keys if key.name != name]
         else:
             if name in known or not KEY_NAME.fullmatch(name):
-                wrong = (
-                    "is taken: revoke it first" if name in known else "must be 1 to 64 letters, digits, dots, - and _"
-                )
+                wrong = "is taken: revoke it first" if name in known else f"must be {KEY_NAME_TEXT}"
                 raise ConfigError([Fault("NAME", f"{name[:MAX_ECHO]!r} {wrong}")])
             given = [(field, flags[field]) for field in fields_of(KeyLimits) if flags.get(field) is not None]
             limits: KeyLimits = structure(nested(given, KeyLimits), KeyLimits)

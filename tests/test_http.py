@@ -995,16 +995,36 @@ async def test_faulty_legacy_form_is_named(api: Api, query: str, names: list[str
     assert await faults(await api.get(f"/v1/screenshot?{query}")) == names
 
 
+MOZILLA = "Mozilla/5.0 (X11; Linux x86_64) Safari/605.1.15"
+
+
 @pytest.mark.parametrize("path", ["/v1/screenshot", "/v1/scrape"])
-async def test_legacy_form_is_refused_to_other_sites(api: Api, path: str) -> None:
-    answer = await api.get(f"{path}?url={URL}", Sec_Fetch_Site="cross-site")
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Sec_Fetch_Site": "cross-site"},
+        # Another port of this machine.
+        {"Sec_Fetch_Site": "same-site"},
+        # A browser that does not say: over plain HTTP to a name.
+        {"User_Agent": MOZILLA},
+    ],
+    ids=["other-site", "other-port", "silent-browser"],
+)
+async def test_legacy_form_is_refused_to_other_sites(api: Api, path: str, headers: dict[str, str]) -> None:
+    answer = await api.get(f"{path}?url={URL}", **headers)
     assert await faults(answer) == ["Sec-Fetch-Site"]
     assert api.service.store.jobs == {}
 
 
-@pytest.mark.parametrize("site", ["none", "same-origin", "same-site"])
+@pytest.mark.parametrize("site", ["none", "same-origin"])
 async def test_legacy_form_is_open_to_its_own_site(api: Api, site: str) -> None:
-    assert (await api.get(f"/v1/scrape?url={URL}", Sec_Fetch_Site=site)).status_code == 200
+    answer = await api.get(f"/v1/scrape?url={URL}", Sec_Fetch_Site=site, User_Agent=MOZILLA)
+    assert answer.status_code == 200
+
+
+@pytest.mark.parametrize(("path", "kept"), [("/v1/jobs", "no-store"), ("/livez", "no-store"), ("/nothing", "no-store")])
+async def test_answer_is_kept_by_no_cache(api: Api, path: str, kept: str) -> None:
+    assert (await api.get(path)).headers["Cache-Control"] == kept
 
 
 # ---- Health ----------------------------------------------------------------------------------------------------------
@@ -1244,6 +1264,35 @@ async def test_connection_without_a_request_is_closed(
     async with served(tmp_path) as server, await server.connect() as stream:
         await stream.send_all(sent)
         assert (await ends(stream, 2)).count(b"200") == sent.count(b"Host")
+
+
+@pytest.mark.parametrize("framing", ["Content-Length: 100000", "Transfer-Encoding: chunked"])
+async def test_large_bodies_have_room_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, framing: str) -> None:
+    monkeypatch.setattr(cleariflow, "MAX_BODIES_BYTES", 1)
+    begun = head("POST", "/v1/jobs", "Content-Type: application/json", framing)
+    async with served(tmp_path) as server:
+        async with await server.connect() as first:
+            # Room for one, of whatever size.
+            await first.send_all(
+                head("POST", "/v1/jobs", "Content-Type: application/json", "Transfer-Encoding: chunked")
+            )
+            await wait_all_tasks_blocked(0.05)
+            async with await server.connect() as second:
+                await second.send_all(begun)
+                told = await receive(second, b"}}")
+            assert told.startswith(b"HTTP/1.1 429 ")
+            assert b"retry-after: 5" in told
+            async with await server.connect() as small:
+                await small.send_all(
+                    head("POST", "/v1/jobs", "Content-Type: application/json", "Content-Length: 2") + b"{}"
+                )
+                assert (await receive(small, b"}}")).startswith(b"HTTP/1.1 400 ")
+        await wait_all_tasks_blocked(0.05)
+        async with await server.connect() as third:
+            await third.send_all(begun)
+            with trio.move_on_after(0.2) as waiting:
+                await third.receive_some()
+            assert waiting.cancelled_caught
 
 
 async def test_dripping_head_does_not_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -117,6 +117,7 @@ def test_list_of_no_keys_is_empty(tmp_path: Path, capsys: pytest.CaptureFixture[
         (["add", "CLEARIFLOW_API_KEY"], "must be 1 to 64 letters"),
         (["add", "b", "--rate", "0"], "rate: must be"),
         (["add", "b", "--rate", "nan"], "rate: "),
+        (["add", "b", "--rate", "1e-320"], "rate: "),
         (["add", "b", "--quota", "-1"], "quota: must be at least 1"),
         (["add", "b", "--concurrency", "x"], "concurrency: "),
         (["add", "b", "--service", "pdf"], "service: "),
@@ -154,7 +155,32 @@ def test_edit_that_breaks_off_changes_nothing(tmp_path: Path, anna: str) -> None
     assert (tmp_path / "keys.json").read_bytes() == before
 
 
+@pytest.mark.parametrize("name", ["keys.json", "keys.json.new", "keys.lock"])
+def test_links_in_the_folder_lead_nobody_elsewhere(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    """As root `keys add` works in the folder of a user whom a hole in the browser may have given away."""
+    folder, victim = tmp_path / "data", tmp_path / "victim"
+    folder.mkdir()
+    victim.write_text('{"keys": []}')
+    before = (victim.stat().st_uid, victim.stat().st_mode)
+    (folder / name).symlink_to(victim)
+    if os.geteuid() == 0:
+        os.chown(folder, 12345, 12345)
+    add_here(folder, capsys=capsys)
+    assert victim.read_text() == '{"keys": []}'
+    assert (victim.stat().st_uid, victim.stat().st_mode) == before
+    assert not (folder / "keys.json").is_symlink()
+
+
+def key_document(name: str) -> str:
+    return json.dumps({"name": name, "digest": "00", "created_at": ""})
+
+
 BROKEN = {
+    "deep": b"[" * 100_000,
+    "two of a name": f'{{"keys": [{key_document("a")}, {key_document("a")}]}}'.encode(),
+    "a name not allowed": f'{{"keys": [{key_document("CLEARIFLOW_API_KEY")}]}}'.encode(),
     "no JSON": b"{",
     "no object": b"[]",
     "no list": b'{"keys": 1}',
@@ -169,6 +195,18 @@ def test_broken_key_file_refuses_the_start(tmp_path: Path, content: bytes, capsy
     (tmp_path / "keys.json").write_bytes(content)
     assert main(["--data-dir", str(tmp_path), "--port", "0"]) == 2
     assert "keys.json" in capsys.readouterr().err
+
+
+def test_link_to_nothing_is_not_no_file(tmp_path: Path) -> None:
+    (tmp_path / "keys.json").symlink_to("nowhere")
+    with pytest.raises(ConfigError, match="it is no file"):
+        Keys(Config(data_dir=str(tmp_path)))
+
+
+def test_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "keys.json")
+    with pytest.raises(ConfigError, match="it is no file"):
+        Keys(Config(data_dir=str(tmp_path)))
 
 
 def test_broken_key_file_is_not_written_over(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -222,6 +260,19 @@ def test_fault_of_the_key_of_the_environment_names_its_variable_and_not_the_key(
     (fault,) = caught.value.faults
     assert fault.field == "CLEARIFLOW_API_KEY"
     assert "hush" not in fault.message
+
+
+@pytest.mark.parametrize(
+    "text", ["two words", " hush", "hush\n", "gr\u00fcn"], ids=["words", "space", "line", "umlaut"]
+)
+def test_key_of_the_environment_that_no_header_carries_is_a_fault(text: str) -> None:
+    with pytest.raises(ConfigError, match="CLEARIFLOW_API_KEY: must be printable ASCII"):
+        load_config({}, {"CLEARIFLOW_API_KEY": text})
+
+
+def test_variable_is_known_in_capitals_only() -> None:
+    with pytest.raises(ConfigError, match="CLEARIFLOW_api_key: unknown setting; did you mean CLEARIFLOW_API_KEY"):
+        load_config({}, {"CLEARIFLOW_api_key": "hush"})
 
 
 @pytest.mark.parametrize("open_to_all", [True, False])
@@ -300,8 +351,13 @@ async def test_key_is_taken_from_the_body_of_a_synchronous_call(keyed: Api, anna
 
 @pytest.mark.parametrize(
     "header",
-    [("Authorization", "Bearer {}"), ("Authorization", "bearer  {}"), ("X-API-Key", "{}")],
-    ids=["bearer", "lower-case", "own"],
+    [
+        ("Authorization", "Bearer {}"),
+        ("Authorization", "bearer  {}"),
+        ("Authorization", "Bearer\t{}"),
+        ("X-API-Key", "{}"),
+    ],
+    ids=["bearer", "lower-case", "tab", "own"],
 )
 async def test_key_is_taken_from_a_header(keyed: Api, anna: str, header: tuple[str, str]) -> None:
     name, form = header
@@ -400,6 +456,21 @@ async def test_quota_is_kept_over_restarts(tmp_path: Path, capsys: pytest.Captur
         await error(await submit(api, key), 422, "quota_reached")
 
 
+async def test_quota_is_nobody_elses_after_damage(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    texts = [add_here(tmp_path, f"q{at}", "--quota", "9", capsys=capsys) for at in range(4)]
+    async with open_api(tmp_path) as api:
+        for text in texts[:3]:
+            assert (await submit(api, text)).status_code == 202
+    journal = tmp_path / "jobs.journal"
+    lines = journal.read_bytes().splitlines(keepends=True)
+    journal.write_bytes(b"".join(line for line in lines if b'["uses","2"' not in line))
+    async with open_api(tmp_path) as api:
+        assert (await submit(api, texts[3])).status_code == 202
+    async with open_api(tmp_path) as api:
+        keys = {key.name: key for key in read_keys(tmp_path / "keys.json")}
+        assert [api.service.store.uses(keys[f"q{at}"]) for at in range(4)] == [1, 0, 1, 1]
+
+
 async def test_refused_requests_do_not_count_against_the_quota(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -484,6 +555,31 @@ async def test_jobs_held_back_keep_their_order_and_can_be_removed() -> None:
     assert schedule.take() is three
     schedule.done(three)
     assert schedule.take() is four
+
+
+def test_job_that_comes_up_and_is_cancelled_lets_the_next_come_up() -> None:
+    schedule = Schedule(lambda key: 1)
+    one, two, three = jobs = [job(number, "a") for number in range(3)]
+    for each in jobs:
+        schedule.push(each)
+    assert schedule.take() is one
+    assert schedule.take() is None
+    schedule.done(one)
+    schedule.remove(two)
+    assert schedule.take() is three
+
+
+def test_raised_limit_lets_all_come_up() -> None:
+    most = 1
+    schedule = Schedule(lambda key: most)
+    jobs = [job(number, "a") for number in range(5)]
+    for each in jobs:
+        schedule.push(each)
+    assert schedule.take() is jobs[0]
+    assert schedule.take() is None
+    most = 3
+    schedule.done(jobs[0])
+    assert [schedule.take() for _ in range(4)] == [*jobs[1:4], None]
 
 
 def test_schedule_keeps_nothing_of_jobs_held_back_and_removed() -> None:
