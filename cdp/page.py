@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Collection, Iterable
 from typing import Any, TypeVar
 
 import attrs
@@ -180,6 +180,8 @@ class Page:
         self._block_ads = False
         # The URL that was opened last, while it can be opened once more.
         self._opened_url: str | None = None
+        # The browser's own page about the navigation that failed last, which may come late.
+        self._refused = ""
         # The document that was waited for last.
         self._arrived_at = ""
 
@@ -396,7 +398,7 @@ class Page:
 
         Redirects by the page itself before that point are followed. Raises NavigationError, NotAPage.
         """
-        before = self._frame.document.loader_id
+        earlier = (self._frame.document.loader_id, self._refused)
         self._frame.complete, self._frame.documents = False, 0
         if self._block_ads:
             # Anew for each: a listed site that is meant is shown.
@@ -414,11 +416,12 @@ class Page:
                 await self._hear_of_crash()
             # What keeps the document before aborts the navigation, which hides why.
             net_error = failures[0] if failures else reply.get("errorText")
+            self._refused = loader_id
             raise self._frame.failure(loader_id, net_error, is_download=reply.get("isDownload", False))
         if not loader_id:
             # Another place in the document that is there already.
             return
-        await self._reach(wait_until, before)
+        await self._reach(wait_until, earlier)
         await self._caught_up()
         exchange = self._frame.exchange
         self._opened_url = url if self._frame.complete else None
@@ -442,10 +445,10 @@ class Page:
         self._frame.document.lifecycle.clear()
         self._written = True
         await self.session.send("Page.setDocumentContent", frameId=self._frame.frame_id, html=html)
-        await self._reach(wait_until, "")
+        await self._reach(wait_until, ())
 
-    async def _reach(self, wait_until: WaitUntil, before: str) -> None:
-        """Wait until a document other than the one before got so far."""
+    async def _reach(self, wait_until: WaitUntil, earlier: Collection[str]) -> None:
+        """Wait until a document other than the earlier ones got so far."""
         event = _LIFECYCLE[wait_until]
 
         def reached_it() -> bool:
@@ -455,10 +458,10 @@ class Page:
                 or document.loader_id == self._frame.stopped_at
                 or self._frame.fault() is not None
             )
-            return document.loader_id != before and ended
+            return document.loader_id not in earlier and ended
 
         if wait_until == "auto":
-            await self._load_or_give_up(before, reached_it)
+            await self._load_or_give_up(earlier, reached_it)
         else:
             await self._until(reached_it)
         if event not in self._frame.document.lifecycle:
@@ -474,7 +477,7 @@ class Page:
         with trio.move_on_after(CRASH_NEWS_S):
             await self.session.send("Page.getLayoutMetrics")
 
-    async def _load_or_give_up(self, before: str, is_loaded: Callable[[], bool]) -> None:
+    async def _load_or_give_up(self, earlier: Collection[str], is_loaded: Callable[[], bool]) -> None:
         """Wait for the load event, but not for dead resources: when nothing comes any more, we hang up on them.
 
         The page goes on as when a server does that: what follows a dead script or picture still gets its turn. Nor for
@@ -489,7 +492,7 @@ class Page:
             while not is_loaded():
                 now = trio.current_time()
                 loading = self.traffic.in_flight(now)
-                if self._frame.document.loader_id in ("", before):
+                if self._frame.document.loader_id in ("", *earlier):
                     # There is nothing yet to go on with.
                     given_up_at = math.inf
                 elif self._frame.document.loader_id in loading:

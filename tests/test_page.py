@@ -1014,6 +1014,16 @@ async def test_document_announced_over_the_limit_is_too_large(
         await page.navigate(site.add_route("/large", announce))
 
 
+async def test_navigation_after_one_that_failed_is_judged_by_itself(browser: cdp.Browser, site: Site) -> None:
+    # The browser's own page about the failure came late in one of four.
+    for _ in range(8):
+        async with browser.open_page() as page:
+            with pytest.raises(NavigationError):
+                await page.navigate("http://127.0.0.1:1/")
+            await page.navigate(site.url("/ok"))
+            assert OK_TEXT in await page.html()
+
+
 async def test_page_that_moves_on_before_its_load_without_end_is_an_error(page: cdp.Page, site: Site) -> None:
     url = site.add("/on", "<p>shown<script>location = '?' + Math.random()</script>")
     with trio.fail_after(QUICK_S), pytest.raises(NavigationError, match="ERR_TOO_MANY_REDIRECTS"):
