@@ -228,7 +228,9 @@ def test_names_are_left_to_no_proxy_where_there_is_none() -> None:
     assert faults({"proxy_dns": "true"}) == {"--proxy-dns (CLEARIFLOW_PROXY_DNS)": "needs --proxy"}
 
 
-@pytest.mark.parametrize("url", ["ftp://anna:hush@a.b:1", "http://anna:hush@", "anna:hush@a.b:1", "http://anna:hush@a:x"])
+@pytest.mark.parametrize(
+    "url", ["ftp://anna:hush@a.b:1", "http://anna:hush@", "anna:hush@a.b:1", "http://anna:hush@a:x"]
+)
 def test_fault_of_the_proxy_shows_no_credentials(url: str) -> None:
     told = faults({"proxy": url})
     assert list(told) == ["--proxy (CLEARIFLOW_PROXY)"]
