@@ -49,6 +49,9 @@ MAX_HANG_UPS = 5
 POLL_S = (0.01, 0.02, 0.05, 0.1)
 # For the news that the renderer died; a live one answers within a few ms.
 CRASH_NEWS_S = 1.0
+# What is told to stop answers within this time, else it is told again, so often.
+STOPPED_S = 0.3
+MAX_STOPS = 3
 # Dialogs and new windows can come without end.
 MAX_DIALOGS_TOLD = 20
 # Even a wait of 0 ms looks once.
@@ -322,7 +325,12 @@ class Page:
     async def stay(self, why: str) -> None:
         """Keep the document that is there as it is, with a warning: wherever the page wants to go, it does not."""
         await self._hold(why)
-        await self.stop()
+        for _ in range(MAX_STOPS):
+            await self.stop()
+            # Where one document is just giving way to the next, that is refused or comes too early.
+            with trio.move_on_after(STOPPED_S):
+                await self.session.send("Page.getLayoutMetrics")
+                return
 
     async def _hold(self, why: str) -> None:
         self.warn(why)
