@@ -269,10 +269,10 @@ class Config:
         tuple[str, ...],
         "CIDR or host, each with :port or without, that pages may reach beyond the internet; repeatable",
     ] = ()
+    ca_file: Annotated[str, Length(1), "PEM file of authorities that are trusted beside the public ones"] | None = None
     proxy: (
         Annotated[str, Length(1), "proxy for all pages: http://[user:password@]host:port, or socks5://..."] | None
     ) = attrs.field(default=None, repr=False)
-    ca_file: Annotated[str, Length(1), "PEM file of authorities that are trusted beside the public ones"] | None = None
     proxy_dns: Annotated[bool, "leave host names to the proxy, and with them what they lead to"] = False
     max_traffic: Annotated[int, Range(0), "bytes that one attempt may send and receive; 0: no limit"] = 512 * 2**20
     queue_limit: Annotated[int, Range(1, 1_000_000), "queued jobs; more are refused with 429"] = 10_000
@@ -283,6 +283,11 @@ class Config:
     max_pixels: Annotated[int, Range(1), "width x height x scale squared of one picture"] = cdp.capture.MAX_PIXELS
     grace: Annotated[float, Range(0, 3600), "seconds that SIGTERM waits for running attempts"] = 20.0
     log_format: Annotated[Literal["text", "json"], "one line per event"] = "text"
+
+    @property
+    def keys_file(self) -> Path:
+        """Where the API keys are."""
+        return Path(self.data_dir) / "keys.json"
 
     @property
     def policy(self) -> cdp.AddressPolicy:
@@ -904,7 +909,7 @@ class Keys:
     """
 
     def __init__(self, config: Config) -> None:
-        self._file = Path(config.data_dir) / "keys.json"
+        self._file = config.keys_file
         own = config.api_key
         self._own = [Key(name=OWN_KEY, digest=digest_of(own), created_at=now_text())] if own is not None else []
         self._closed = not (config.open or _is_loopback(config.host))
@@ -1015,8 +1020,8 @@ def edited_keys(config: Config) -> Iterator[list[Key]]:
 
     Raises ConfigError.
     """
-    folder = Path(config.data_dir)
-    path, partial = folder / "keys.json", folder / "keys.json.new"
+    path, folder = config.keys_file, config.keys_file.parent
+    partial = folder / "keys.json.new"
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         with folder_lock(folder) as lock:
@@ -3459,7 +3464,7 @@ KEY_ACTIONS = {
 def edit_keys(action: str, flags: Mapping[str, Any], config: Config) -> None:
     """`keys add`, `keys list`, `keys revoke`. Raises ConfigError."""
     if action == "list":
-        for key in read_keys(Path(config.data_dir) / "keys.json"):
+        for key in read_keys(config.keys_file):
             values = {name: getattr(key, name) for name in fields_of(KeyLimits)}
             told = "".join(f"  {name} {value}" for name, value in values.items() if value is not None)
             print(f"{key.name}  since {key.created_at}{told}")
@@ -3482,8 +3487,8 @@ def edit_keys(action: str, flags: Mapping[str, Any], config: Config) -> None:
     if action == "add":
         print(text)
     elif not keys:
-        where = Path(config.data_dir) / "keys.json"
-        print(f"no key is left: nobody can submit until there is one, or {where} is removed", file=sys.stderr)
+        removed = f"or {config.keys_file} is removed"
+        print(f"no key is left: nobody can submit until there is one, {removed}", file=sys.stderr)
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -328,8 +328,7 @@ class Page:
         for _ in range(MAX_STOPS):
             await self.stop()
             # Where one document is just giving way to the next, that is refused or comes too early.
-            with trio.move_on_after(STOPPED_S):
-                await self.session.send("Page.getLayoutMetrics")
+            if await self._answers(STOPPED_S):
                 return
 
     async def _hold(self, why: str) -> None:
@@ -482,8 +481,13 @@ class Page:
 
     async def _hear_of_crash(self) -> None:
         """After loading has stopped: raise TargetCrashed if the renderer's death did that, which is told later."""
-        with trio.move_on_after(CRASH_NEWS_S):
+        await self._answers(CRASH_NEWS_S)
+
+    async def _answers(self, within_s: float) -> bool:
+        """Whether the renderer answers within this time; raises TargetCrashed, SessionClosed where it is gone."""
+        with trio.move_on_after(within_s) as scope:
             await self.session.send("Page.getLayoutMetrics")
+        return not scope.cancelled_caught
 
     async def _load_or_give_up(self, earlier: Collection[str], is_loaded: Callable[[], bool]) -> None:
         """Wait for the load event, but not for dead resources: when nothing comes any more, we hang up on them.
