@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import datetime
-import socket
 import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -22,6 +21,7 @@ from cdp.fetch import fetch
 from cdp.launcher import find_browser, launch
 from cdp.options import PageOptions
 from cleariflow import State, load_config, open_service
+from tests.dns_server import ToThisMachine
 
 from .conftest import LOOPBACK
 
@@ -168,19 +168,9 @@ async def test_service_trusts_the_authorities_of_its_ca_file(tmp_path: Path) -> 
 # What a browser keeps of TLS
 
 
-class Resolver(trio.abc.HostnameResolver):
-    """Every name leads to this host."""
-
-    async def getaddrinfo(self, host, port, *_, **__):  # type: ignore[no-untyped-def]
-        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (HOST, port))]
-
-    async def getnameinfo(self, sockaddr, flags):  # type: ignore[no-untyped-def]
-        raise NotImplementedError
-
-
 async def test_page_keeps_to_https_only_where_it_was_told_itself(tmp_path: Path) -> None:
     # An address or localhost cannot ask for that.
-    trio.socket.set_custom_hostname_resolver(Resolver())
+    trio.socket.set_custom_hostname_resolver(ToThisMachine())
     policy = cdp.AddressPolicy.parse([LOOPBACK])
     trusted = authorities(tmp_path, OWN.cert_pem)
     async with served(Server(issued(OWN, "kept.example"), None), tmp_path) as url:

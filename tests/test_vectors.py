@@ -8,7 +8,6 @@ import json
 import os
 import re
 import shutil
-import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ import trio
 import cdp
 from cdp.egress import AddressPolicy, open_door
 from cdp.tasks import open_tasks
+from tests.dns_server import ToThisMachine
 from tests.site import Site
 from tests.vector_run import REBINDING, Plan, report_of
 from tests.vectors import MARKUP, NEVER, NEVER_ASKED, NOT_EVERYWHERE, REQUESTS, SCRIPTS, UNREACHABLE
@@ -345,16 +345,6 @@ async def test_page_gets_everything_of_its_own_site(page: cdp.Page, site: Site, 
 
 
 # ---- The relay, spoken to by somebody else ---------------------------------------------------------------------------
-
-
-class ToThisMachine(trio.abc.HostnameResolver):
-    """Every name leads to loopback, whatever it is."""
-
-    async def getaddrinfo(self, host: Any, port: Any, *_: Any, **__: Any) -> Any:
-        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", port))]
-
-    async def getnameinfo(self, sockaddr: Any, flags: int) -> Any:
-        raise NotImplementedError
 
 
 def named(host: bytes) -> bytes:
