@@ -139,6 +139,30 @@ def commands(options: RenderOptions, *, product: str, user_agent: str) -> list[C
     ]
 
 
+# What a new page is without any command, wherever its browser comes from.
+_AS_IT_IS: tuple[Command, ...] = (
+    ("Emulation.setTouchEmulationEnabled", {"enabled": False, "maxTouchPoints": TOUCH_POINTS}),
+    (
+        "Emulation.setEmulatedMedia",
+        {
+            "media": "",
+            "features": [
+                {"name": "prefers-color-scheme", "value": ""},
+                {"name": "prefers-reduced-motion", "value": ""},
+            ],
+        },
+    ),
+    ("Emulation.clearGeolocationOverride", {}),
+    ("Emulation.setScriptExecutionDisabled", {"value": False}),
+)
+
+
+def at_first(options: RenderOptions, *, product: str, user_agent: str) -> list[Command]:
+    """What brings a new page to the options: each command is a part of what opening a page costs."""
+    wanted = commands(options, product=product, user_agent=user_agent)
+    return [command for command in wanted if command not in _AS_IT_IS]
+
+
 def changes(former: RenderOptions, options: RenderOptions, *, product: str, user_agent: str) -> list[Command]:
     """What brings a page that has met `former` to the options."""
     known = commands(former, product=product, user_agent=user_agent)

@@ -181,12 +181,18 @@ class Page:
         self._dressed = ""
         self._referer: str | None = None
         self._block_ads = False
+        self._kept = False
         # The URL that was opened last, while it can be opened once more.
         self._opened_url: str | None = None
         # The browser's own page about the navigation that failed last, which may come late.
         self._refused = ""
         # The document that was waited for last.
         self._arrived_at = ""
+
+    @property
+    def gone(self) -> bool:
+        """Whether it, its renderer or its browser ended."""
+        return self.session.ended.is_set()
 
     @property
     def viewport(self) -> Viewport:
@@ -347,7 +353,7 @@ class Page:
         url, self._opened_url = self._opened_url, None
         if url is None:
             raise self._frame.failure(self._frame.document.loader_id)
-        await self._keep_document()
+        await self.keep_document()
         await self.navigate(url)
 
     # Preparing
@@ -359,10 +365,10 @@ class Page:
             ("Inspector.enable", {}),
             ("Page.enable", {}),
             ("Page.setLifecycleEventsEnabled", {"enabled": True}),
-            ("Page.addScriptToEvaluateOnNewDocument", {"source": _LESS_TALK, "runImmediately": True}),
+            ("Page.addScriptToEvaluateOnNewDocument", {"source": _LESS_TALK}),
             # The bodies of answers are not kept: only what the server said about the document is read.
             ("Network.enable", {"maxTotalBufferSize": 0, "maxResourceBufferSize": 0}),
-            *emulation.commands(self._render, product=self.product, user_agent=self._user_agent),
+            *emulation.at_first(self._render, product=self.product, user_agent=self._user_agent),
         )
         # The empty page's own load is over, so that the next one seen is the client's.
         await self._until(lambda: "load" in self._frame.document.lifecycle)
@@ -438,11 +444,12 @@ class Page:
         if exchange is not None and exchange.content_type == "application/pdf":
             # The headless shell downloads it; full Chromium shows a viewer that captures blank.
             raise NotAPage("a PDF", exchange.content_type, exchange.size_bytes)
-        await self._keep_document()
+        if self.moving or (self.javascript and await self.call(settle.HAS_SCRIPTS)):
+            await self.keep_document()
 
     async def set_content(self, html: str, base_url: str | None, *, wait_until: WaitUntil = "load") -> None:
         """Show a document of the client's own, as `about:blank` or as if it came from `base_url`."""
-        await self._keep_document()
+        await self.keep_document()
         if base_url is not None:
             self._interception.answer_with(html)
             await self.session.send_all(*self._interception.commands())
@@ -451,7 +458,11 @@ class Page:
         # The same loader writes the document anew; its life begins again with `init`.
         self._frame.document.lifecycle.clear()
         self._written = True
-        await self.session.send("Page.setDocumentContent", frameId=self._frame.frame_id, html=html)
+        await self.session.send_all(
+            # The empty document was there before the script for new ones.
+            ("Runtime.evaluate", {"expression": _LESS_TALK}),
+            ("Page.setDocumentContent", {"frameId": self._frame.frame_id, "html": html}),
+        )
         await self._reach(wait_until, ())
 
     async def _reach(self, wait_until: WaitUntil, earlier: Collection[str]) -> None:
@@ -526,9 +537,15 @@ class Page:
             self._door.hang_up([network.endpoint_of(url) for url in self.traffic.urls(loading)])
             silent_since, silence_s, drops_s = trio.current_time(), min(silence_s, HUNG_UP_SILENCE_S), math.inf
 
-    async def _keep_document(self) -> None:
-        self._interception.keep_document()
-        await self.session.send_all(*self._interception.commands())
+    async def keep_document(self) -> None:
+        """From now on, hold up the documents that the page moves on to: one that fails leaves the one before.
+
+        Called before whatever can make it move. A page that cannot is a few ms of CPU cheaper without.
+        """
+        if not self._kept:
+            self._kept = True
+            self._interception.keep_document()
+            await self.session.send_all(*self._interception.commands())
 
     def still_loading(self, among: Iterable[str] | None = None) -> str:
         """What is in flight, all or of some requests, for a message; empty when nothing is."""
@@ -576,6 +593,8 @@ class Page:
 
     async def run_scripts(self) -> None:
         """Run the scripts of `js`, one after the other, and follow the page where they lead. Raises ScriptError."""
+        if self._injected.js:
+            await self.keep_document()
         for index, script in enumerate(self._injected.js):
             try:
                 await self._run(script)
@@ -590,6 +609,7 @@ class Page:
 
         Raises ScriptError for one that does not parse.
         """
+        await self.keep_document()
         for attempt in range(2**31):
             try:
                 result = await self._run(expression)

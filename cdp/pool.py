@@ -1,4 +1,8 @@
-"""Supervised browsers: some number of them kept running, and pages opened in the one with the fewest."""
+"""Supervised browsers: some number of them kept running, and pages opened in the one with the fewest, or ahead.
+
+Opening a page takes half as long as a capture of a small one. A task of the pool's opens each, ahead where that is
+asked for, and closes it when nobody waits for that any more.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +10,7 @@ import contextlib
 import logging
 import os
 import signal
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
@@ -14,7 +18,7 @@ import attrs
 import trio
 
 from .browser import Browser
-from .errors import ConnectionClosed, LaunchError
+from .errors import ConnectionClosed, LaunchError, SessionClosed, TargetCrashed
 from .page import Page
 from .processes import of_group
 from .tasks import in_thread, open_tasks
@@ -33,6 +37,8 @@ LOOK_S = 1.0
 # Between two questions of the watchdog, and how long a browser may leave one unanswered.
 WATCH_S = 5.0
 HUNG_S = 10.0
+# Of pages whose work is done; who ends with more of them on their way out waits for its own.
+MAX_CLOSING = 4
 
 
 @attrs.frozen(kw_only=True)
@@ -52,11 +58,32 @@ NO_LIMITS = Limits()
 
 
 @attrs.define(eq=False)
+class _Hosted:
+    """A page in the keeping of a task, which opens and closes it."""
+
+    page: Page | None = None
+    opened: trio.Event = attrs.field(factory=trio.Event)
+    """Or not: then `fault` says why."""
+    released: trio.Event = attrs.field(factory=trio.Event)
+    closed: trio.Event = attrs.field(factory=trio.Event)
+    taken: bool = False
+    user: trio.CancelScope | None = None
+    thrown: BaseException | None = None
+    """What ended its use, where the closing may know better."""
+    fault: Exception | None = None
+
+
+@attrs.define(eq=False)
 class _Life:
     """A browser in the pool."""
 
     browser: Browser
     alone: bool = False
+    pages: int = 0
+    """That were opened by the pool."""
+    hosts: set[_Hosted] = attrs.field(factory=set)
+    ahead: deque[_Hosted] = attrs.field(factory=deque)
+    """Those of them that nobody has taken yet."""
     retired: trio.Event = attrs.field(factory=trio.Event)
     """It gets no further pages."""
     reason: str = ""
@@ -72,7 +99,9 @@ class Pool:
     that failed, None while browsers run; `launches`, `retired` (by reason) and `renderers_killed` count.
     """
 
-    def __init__(self, tasks: trio.Nursery, open_one: OpenBrowser, browsers: int, limits: Limits) -> None:
+    def __init__(
+        self, tasks: trio.Nursery, open_one: OpenBrowser, browsers: int, limits: Limits, pages_ahead: int
+    ) -> None:
         self.fault: str | None = None
         self.launches = 0
         self.retired: Counter[str] = Counter()
@@ -82,6 +111,7 @@ class Pool:
         self._tasks = tasks
         self._open_one = open_one
         self._limits = limits
+        self._pages_ahead = pages_ahead
         self._lives: list[_Life] = []
         self._lonely = trio.Semaphore(browsers)
         self._closing = False
@@ -102,11 +132,13 @@ class Pool:
         """Whether a page can be had: a browser runs, or is started when one is asked for."""
         return self._asleep or self.browser is not None
 
-    def _freest(self) -> _Life | None:
-        usable = [
+    def _usable(self) -> list[_Life]:
+        return [
             life for life in self._lives if not (life.alone or life.retired.is_set() or life.browser.ended.is_set())
         ]
-        return min(usable, key=lambda life: life.browser.pages_open, default=None)
+
+    def _freest(self) -> _Life | None:
+        return min(self._usable(), key=lambda life: life.browser.pages_open, default=None)
 
     def give_up(self) -> None:
         """Let nobody wait for a browser's answer any more, and start none: the pool is about to be closed."""
@@ -152,19 +184,114 @@ class Pool:
 
     @asynccontextmanager
     async def open_page(self) -> AsyncIterator[Page]:
-        """`Browser.open_page` of a running browser; waits for one."""
+        """`Browser.open_page` of a running browser, or a page that was opened ahead; waits for a browser.
+
+        A page whose use ended well is closed after the body's end, by the pool.
+        """
         self._users += 1
         try:
-            await self.ready()
-            life = self._freest()
-            assert life is not None
-            if self._limits.uses is not None and life.browser.pages_opened + 1 >= self._limits.uses:
-                self._retire(life, "uses", f"{self._limits.uses} pages were opened in it")
-            async with life.browser.open_page() as page:
+            hosted = await self._take()
+            async with self._used(hosted) as page:
                 yield page
         finally:
             self._users -= 1
             self._unused_since = trio.current_time()
+
+    async def _take(self) -> _Hosted:
+        """A page for one user."""
+        while True:
+            await self.ready()
+            # One that is open, else one that soon will be, else a new one.
+            ahead = [hosted for life in self._usable() for hosted in life.ahead]
+            hosted = min(ahead, key=lambda one: not one.opened.is_set(), default=None)
+            if hosted is None:
+                life = self._freest()
+                assert life is not None
+                hosted = self._host_one(life)
+            hosted.taken = True
+            for life in self._lives:
+                if hosted in life.ahead:
+                    life.ahead.remove(hosted)
+            self._open_ahead()
+            try:
+                await hosted.opened.wait()
+            except trio.Cancelled:
+                hosted.released.set()
+                raise
+            if hosted.page is None:
+                raise hosted.fault or ConnectionClosed("the pool is closed")
+            if not hosted.page.gone:
+                return hosted
+            # Its renderer died while it waited.
+            hosted.released.set()
+
+    @asynccontextmanager
+    async def _used(self, hosted: _Hosted) -> AsyncIterator[Page]:
+        assert hosted.page is not None
+        with trio.CancelScope() as hosted.user:
+            try:
+                yield hosted.page
+            except BaseException as error:
+                if isinstance(error, (SessionClosed, TargetCrashed, trio.Cancelled)):
+                    # Whether it was the browser's end shows when the page is closed.
+                    hosted.thrown = error
+                    hosted.released.set()
+                    with trio.CancelScope(shield=True):
+                        await hosted.closed.wait()
+                    if hosted.fault is not None and hosted.fault is not error:
+                        raise hosted.fault from error
+                raise
+            finally:
+                hosted.released.set()
+            closing = [one for life in self._lives for one in life.hosts if one.released.is_set()]
+            if len(closing) > MAX_CLOSING:
+                await hosted.closed.wait()
+
+    def _open_ahead(self) -> None:
+        """Have as many pages ready as are wanted, or on their way."""
+        uses = self._limits.uses
+        while sum(len(life.ahead) for life in self._usable()) < self._pages_ahead:
+            # The last use of a browser is for who needs it.
+            lives = [life for life in self._usable() if uses is None or life.pages + 1 < uses]
+            if not lives or self._closing:
+                return
+            life = min(lives, key=lambda life: len(life.hosts))
+            life.ahead.append(self._host_one(life))
+
+    def _host_one(self, life: _Life) -> _Hosted:
+        life.pages += 1
+        if self._limits.uses is not None and life.pages >= self._limits.uses:
+            self._retire(life, "uses", f"{self._limits.uses} pages were opened in it")
+        hosted = _Hosted()
+        life.hosts.add(hosted)
+        self._tasks.start_soon(self._host, life, hosted)
+        return hosted
+
+    async def _host(self, life: _Life, hosted: _Hosted) -> None:
+        """Open a page, and close it when it is released."""
+        try:
+            with trio.CancelScope() as scope:
+                async with life.browser.open_page() as page:
+                    hosted.page = page
+                    hosted.opened.set()
+                    await hosted.released.wait()
+                    if isinstance(hosted.thrown, trio.Cancelled):
+                        scope.cancel()
+                        await trio.lowlevel.checkpoint()
+                    elif hosted.thrown is not None:
+                        raise hosted.thrown
+        except Exception as error:
+            hosted.fault = error
+            if not hosted.taken:
+                logger.warning("a page that was opened ahead is lost: %s", error)
+        finally:
+            life.hosts.discard(hosted)
+            if hosted in life.ahead:
+                life.ahead.remove(hosted)
+            if hosted.user is not None and not hosted.released.is_set():
+                hosted.user.cancel()
+            hosted.opened.set()
+            hosted.closed.set()
 
     async def keep(self) -> None:
         """Keep one browser running for ever; a pool's owner runs it once for each browser."""
@@ -201,6 +328,7 @@ class Pool:
                 try:
                     if not alone:
                         self.fault = None
+                        self._open_ahead()
                         self._notify()
                     task_status.started(life)
                     async with open_tasks() as tasks:
@@ -219,6 +347,9 @@ class Pool:
             return
         life.reason = reason
         life.retired.set()
+        for hosted in life.ahead:
+            hosted.released.set()
+        life.ahead.clear()
         self.retired[reason] += 1
         self._asleep = self._asleep or reason == "idle"
         level = logging.WARNING if reason in ("ended", "memory") and not self._closing else logging.INFO
@@ -236,7 +367,7 @@ class Pool:
         """Return when a browser has ended, or is retired and its last page is closed."""
         browser, limits = life.browser, self._limits
         while not browser.ended.is_set():
-            if (life.alone or life.retired.is_set()) and not (browser.pages_open or life.reserved):
+            if (life.alone or life.retired.is_set()) and not (browser.pages_open or life.hosts or life.reserved):
                 return
             with trio.move_on_after(LOOK_S):
                 await browser.ended.wait()
@@ -281,10 +412,12 @@ def _held_bytes(group: int | None) -> list[tuple[int, int, bool]]:
 
 
 @asynccontextmanager
-async def open_pool(open_one: OpenBrowser, *, browsers: int = 1, limits: Limits = NO_LIMITS) -> AsyncIterator[Pool]:
-    """Keep `browsers` browsers, each opened by `open_one`, until the body ends."""
+async def open_pool(
+    open_one: OpenBrowser, *, browsers: int = 1, limits: Limits = NO_LIMITS, pages_ahead: int = 0
+) -> AsyncIterator[Pool]:
+    """Keep `browsers` browsers, each opened by `open_one`, and `pages_ahead` pages ready, until the body ends."""
     async with open_tasks() as tasks:
-        pool = Pool(tasks, open_one, browsers, limits)
+        pool = Pool(tasks, open_one, browsers, limits, pages_ahead)
         for _ in range(browsers):
             tasks.start_soon(pool.keep)
         yield pool

@@ -53,7 +53,7 @@ _CHANGED_MS_AGO = """() => {
   return busy ? 0 : performance.now() - kept.changedAt;
 }"""
 # Scripts that may change the document after its load, its frames' among them.
-_HAS_SCRIPTS = """() => frames.length > 0 || document.body?.onload != null
+HAS_SCRIPTS = """() => frames.length > 0 || document.body?.onload != null
   || [...document.scripts].some(script => /^$|javascript|ecmascript|module/i.test(script.type))"""
 # Whether an element has a box, and one that meets the viewport.
 _IN_VIEW = """
@@ -96,6 +96,16 @@ _CANVASES_STILL = (
   });
 }"""
 )
+# What is not ready: whether a font is on its way, and whether there are images. The layout asks for either.
+_MISSING = (
+    "whole => {"
+    + _IN_VIEW
+    + """
+  const images = [...document.images].some(image => whole || inView(image));
+  document.documentElement?.getBoundingClientRect();
+  return {images, fonts: document.fonts.status !== 'loaded'};
+}"""
+)
 _FONTS_READY = "() => document.fonts.ready.then(() => true)"
 # Images whose box meets the viewport, or all; one that fails to load counts as done. Those of the whole page are told
 # to load even when the page would only do so near the viewport.
@@ -136,9 +146,10 @@ async def settle(page: Page, tell: Callable[[str], None] = quietly, *, whole_pag
 
 
 async def _settle_document(page: Page, tell: Callable[[str], None], whole_page: bool) -> None:
-    scripted = page.javascript and await page.call(_HAS_SCRIPTS)
+    scripted = page.javascript and await page.call(HAS_SCRIPTS)
     if scripted:
         await page.call(_CHANGED_MS_AGO)
+    missing = await page.call(_MISSING, whole_page)
     tell("requests")
     pending = page.traffic.in_flight(trio.current_time())
     in_time = await _within(
@@ -157,13 +168,19 @@ async def _settle_document(page: Page, tell: Callable[[str], None], whole_page: 
         # What never rests is shown as it is: an animation has no better moment.
         with trio.move_on_after(CANVAS_BUDGET_S):
             await page.call(_CANVASES_STILL, whole_page, CANVAS_POLL_MS, CANVAS_ALIKE)
+    if scripted or pending:
+        missing = await page.call(_MISSING, whole_page)
     tell("fonts")
-    fonts_s = FONTS_BUDGET_S if in_time else LATE_BUDGET_S
-    await _within(page, fonts_s, lambda: page.call(_FONTS_READY), lambda: "fonts are not ready")
+    if missing["fonts"]:
+        fonts_s = FONTS_BUDGET_S if in_time else LATE_BUDGET_S
+        await _within(page, fonts_s, lambda: page.call(_FONTS_READY), lambda: "fonts are not ready")
     tell("images")
-    await images_ready(page, IMAGES_BUDGET_S if in_time else LATE_BUDGET_S, whole_page=whole_page)
+    if missing["images"]:
+        await images_ready(page, IMAGES_BUDGET_S if in_time else LATE_BUDGET_S, whole_page=whole_page)
     tell("frames")
-    await frames_painted(page)
+    if scripted:
+        # Some scripts wait for frames. Without any, the one that a picture makes the browser draw is enough.
+        await frames_painted(page)
 
 
 async def images_ready(page: Page, budget_s: float = IMAGES_BUDGET_S, *, whole_page: bool) -> None:
@@ -207,8 +224,10 @@ async def _answered(page: Page, request_ids: list[str]) -> None:
 
 
 async def _quiet(page: Page) -> None:
-    while await page.call(_CHANGED_MS_AGO) < QUIET_S * 1000 or page.traffic.in_flight(trio.current_time()):
-        await page.sleep(QUIET_POLL_S)
+    while (changed_ago_s := await page.call(_CHANGED_MS_AGO) / 1000) < QUIET_S or page.traffic.in_flight(
+        trio.current_time()
+    ):
+        await page.sleep(max(QUIET_S - changed_ago_s, QUIET_POLL_S))
 
 
 def _still_busy(page: Page) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
@@ -39,7 +39,7 @@ class Wire:
         factory=lambda: trio.open_memory_channel[Any](math.inf)
     )
 
-    async def send_message(self, message: str) -> None:
+    async def send_messages(self, texts: Iterable[str]) -> None:
         try:
             await self.open.wait()
         except trio.Cancelled:
@@ -47,7 +47,7 @@ class Wire:
             raise
         if self.closed is not None:
             raise self.closed
-        self.sent.append(json.loads(message))
+        self.sent += map(json.loads, texts)
 
     async def get_message(self) -> str | bytes:
         message: str | bytes | Exception = await self._messages[1].receive()
@@ -151,8 +151,9 @@ async def test_send_matches_replies_that_come_out_of_order(
 
 async def test_send_takes_a_reply_that_comes_before_the_write_returns() -> None:
     class Quick(Wire):
-        async def send_message(self, message: str) -> None:
-            self.reply(json.loads(message)["id"], early=True)
+        async def send_messages(self, texts: Iterable[str]) -> None:
+            for text in texts:
+                self.reply(json.loads(text)["id"], early=True)
             await wait_all_tasks_blocked()
 
     connection = Connection(Quick(), SessionClosed)

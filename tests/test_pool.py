@@ -39,6 +39,7 @@ class Fake:
     ended: trio.Event = attrs.field(factory=trio.Event)
     closed: bool = False
     hung: bool = False
+    gone: bool = False
 
     @asynccontextmanager
     async def open_page(self) -> AsyncIterator[Fake]:
