@@ -476,6 +476,7 @@ async def perform(
     cause: Exception | None = None
     with trio.move_on_after(limit_s) as scope:
         try:
+            await page.keep_document()
             step.say("the page has not answered yet")
             await _carry_out(step, action)
         except (SessionClosed, TargetCrashed, ConnectionClosed):

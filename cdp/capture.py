@@ -119,7 +119,9 @@ _SCROLL_HOME = """() => {
 
 async def screenshot(page: Page, options: CaptureOptions, max_pixels: int) -> Picture:
     """A picture of the page as it is now. Raises TooLarge, SelectorNotFound, InvalidSelector."""
-    frozen = await page.call(_FREEZE) if options.disable_animations else {"moved": False, "changed": False}
+    frozen = {"moved": False, "changed": False}
+    if options.disable_animations and not page.at_rest:
+        frozen = await page.call(_FREEZE)
     if frozen["moved"]:
         # What ended may have begun something else.
         await settle.frames_painted(page)

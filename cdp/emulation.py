@@ -8,6 +8,7 @@ and `navigator.platform`.
 from __future__ import annotations
 
 import contextlib
+import functools
 import re
 import zoneinfo
 from collections.abc import Iterator
@@ -86,6 +87,18 @@ def viewport_of(options: RenderOptions) -> Viewport:
 # ---- Commands --------------------------------------------------------------------------------------------------------
 
 
+def first_script(viewport: Viewport) -> str:
+    """What has to run before the scripts of each document.
+
+    It makes the window as large as the viewport: the browser's own are not (`launcher.SWITCHES`). And without the look at
+    `innerWidth`, a phone's page would be laid out in that width only after a first look at it (without RenderDocument).
+    """
+    return f"""for (const [name, size] of [['outerWidth', {viewport.width}], ['outerHeight', {viewport.height}]]) {{
+  Object.defineProperty(window, name, {{get: () => size, set: undefined, enumerable: true, configurable: true}});
+}}
+innerWidth;"""
+
+
 def commands(options: RenderOptions, *, product: str, user_agent: str) -> list[Command]:
     """All that makes a new page meet the options, without a device; one command a method, in a fixed order.
 
@@ -98,7 +111,7 @@ def commands(options: RenderOptions, *, product: str, user_agent: str) -> list[C
         "height": viewport.height,
         "deviceScaleFactor": viewport.device_scale_factor,
         "mobile": viewport.mobile,
-        # Else a headless browser's window of 800x600 is the screen, smaller than the viewport.
+        # Else a headless browser's window is the screen, smaller than the viewport.
         "screenWidth": viewport.width,
         "screenHeight": viewport.height,
         "screenOrientation": {
@@ -157,10 +170,11 @@ _AS_IT_IS: tuple[Command, ...] = (
 )
 
 
-def at_first(options: RenderOptions, *, product: str, user_agent: str) -> list[Command]:
-    """What brings a new page to the options: each command is a part of what opening a page costs."""
+@functools.lru_cache(maxsize=64)
+def at_first(options: RenderOptions, *, product: str, user_agent: str) -> tuple[Command, ...]:
+    """What brings a new page to the options: each command is a part of what it costs."""
     wanted = commands(options, product=product, user_agent=user_agent)
-    return [command for command in wanted if command not in _AS_IT_IS]
+    return tuple(command for command in wanted if command not in _AS_IT_IS)
 
 
 def changes(former: RenderOptions, options: RenderOptions, *, product: str, user_agent: str) -> list[Command]:

@@ -156,6 +156,11 @@ class MainFrame:
         return self._navigating or self._moves_at <= trio.current_time() + REFRESH_DUE_S
 
     @property
+    def leaves(self) -> bool:
+        """Whether it is on its way to another document, or says that it will be, however late."""
+        return self._navigating or self._moves_at < math.inf
+
+    @property
     def exchange(self) -> Exchange | None:
         """That of the current document; None for one that did not come over the network."""
         return self._exchanges.get(self.document.loader_id)

@@ -46,6 +46,8 @@ SWITCHES = (
     "--remote-debugging-port=0",
     # Pictures as puppeteer and playwright make them.
     "--hide-scrollbars",
+    # Pages have the size that is emulated. What their window shows of it is drawn for nobody: 5 % of a capture's CPU.
+    "--window-size=1,1",
     # A desktop has a mouse: else `(hover: hover)` and `(pointer: fine)` are false, as on a phone. And a browser has one
     # clipboard for what is selected: a click with the middle button pasted what another context's page had selected.
     "--blink-settings=primaryHoverType=2,availableHoverTypes=2,primaryPointerType=4,availablePointerTypes=4"
@@ -79,9 +81,10 @@ SWITCHES = (
     "--disable-hang-monitor",
     # A page session sees the requests and the pixels of cross-site frames only while they share its process.
     "--disable-site-isolation-trials",
-    # Nor does full Chromium ask Google about the forms of pages.
-    "--disable-features=IsolateOrigins,site-per-process,Translate,MediaRouter,OptimizationHints,DialMediaRouteProvider"
-    ",AutofillServerCommunication",
+    # Our pages navigate once and never go back: a frame of its own for each document (RenderDocument) costs 6 % of a
+    # capture's CPU. Nor does full Chromium ask Google about the forms of pages.
+    "--disable-features=RenderDocument,BackForwardCache,IsolateOrigins,site-per-process,Translate,MediaRouter"
+    ",OptimizationHints,DialMediaRouteProvider,AutofillServerCommunication",
     # Nothing passes the egress door by: no UDP, no name look-up and no direct connection by the browser itself. Each
     # context has a proxy of its own; whoever has none meets the discard port.
     "--disable-quic",

@@ -164,8 +164,9 @@ class Page:
         self._door = door
         # Grants permissions to the page's context, and denies all others.
         self._grant = grant
-        # What the page meets now.
+        # What the page meets now, and the script for each new document.
         self._render = RenderOptions(viewport=viewport)
+        self._script_id = ""
         self.traffic = traffic.Traffic()
         # A page target's main frame has the target's id.
         self._frame = MainFrame(target_id, self.traffic, door.ledger)
@@ -182,6 +183,8 @@ class Page:
         self._referer: str | None = None
         self._block_ads = False
         self._kept = False
+        # Of a document that nothing has changed since.
+        self._glance: dict[str, Any] | None = None
         # The URL that was opened last, while it can be opened once more.
         self._opened_url: str | None = None
         # The browser's own page about the navigation that failed last, which may come late.
@@ -360,25 +363,32 @@ class Page:
 
     async def enable(self) -> None:
         """Switch on what every job needs; answered before any navigation, or its load events are lost."""
-        await self.session.send_all(
+        *_, script = await self.session.send_all(
             # Tells of a renderer that died before this session was there: nothing below would be answered.
             ("Inspector.enable", {}),
             ("Page.enable", {}),
             ("Page.setLifecycleEventsEnabled", {"enabled": True}),
-            ("Page.addScriptToEvaluateOnNewDocument", {"source": _LESS_TALK}),
             # The bodies of answers are not kept: only what the server said about the document is read.
             ("Network.enable", {"maxTotalBufferSize": 0, "maxResourceBufferSize": 0}),
             *emulation.at_first(self._render, product=self.product, user_agent=self._user_agent),
+            self._first_script(),
         )
+        self._script_id = script["identifier"]
         # The empty page's own load is over, so that the next one seen is the client's.
         await self._until(lambda: "load" in self._frame.document.lifecycle)
         self._blank_loader_id = self._frame.document.loader_id
+
+    def _first_script(self) -> tuple[str, dict[str, Any]]:
+        """What has a script of ours run before those of each document."""
+        source = f"{_LESS_TALK};{emulation.first_script(self._render.viewport)}"
+        return "Page.addScriptToEvaluateOnNewDocument", {"source": source}
 
     async def prepare(self, options: PageOptions) -> None:
         """Make the page what the options ask for; `html`, `url` and the waits are left to the other methods."""
         options = emulation.resolved(options, self.product)
         page_url = options.url or options.base_url
         commands = emulation.changes(self._render, options, product=self.product, user_agent=self._user_agent)
+        resized = options.viewport != self._render.viewport
         self._render = options
         if options.geolocation is not None:
             await self._grant(emulation.permissions(options))
@@ -398,11 +408,16 @@ class Page:
         if page_url:
             self._interception.add_to_origin(network.origin_of(page_url), dict(options.headers), options.auth)
         commands += self._interception.commands()
+        if resized:
+            commands.append(("Page.removeScriptToEvaluateOnNewDocument", {"identifier": self._script_id}))
+            commands.append(self._first_script())
         try:
-            await self.session.send_all(*commands)
+            replies = await self.session.send_all(*commands)
         except CommandError as error:
             field = _REFUSED_FIELDS.get(error.method)
             raise InvalidOption(f"{field or 'the browser refuses the request'}: {error}") from error
+        if resized:
+            self._script_id = replies[-1]["identifier"]
 
     # Opening
 
@@ -412,6 +427,9 @@ class Page:
         Redirects by the page itself before that point are followed. Raises NavigationError, NotAPage.
         """
         earlier = (self._frame.document.loader_id, self._refused)
+        self._glance = None
+        if self.has_document:
+            await self.keep_document()
         self._frame.complete, self._frame.documents = False, 0
         if self._block_ads:
             # Anew for each: a listed site that is meant is shown.
@@ -444,7 +462,7 @@ class Page:
         if exchange is not None and exchange.content_type == "application/pdf":
             # The headless shell downloads it; full Chromium shows a viewer that captures blank.
             raise NotAPage("a PDF", exchange.content_type, exchange.size_bytes)
-        if self.moving or (self.javascript and await self.call(settle.HAS_SCRIPTS)):
+        if self._frame.leaves or "load" not in self._frame.document.lifecycle or (await self.glance())["scripted"]:
             await self.keep_document()
 
     async def set_content(self, html: str, base_url: str | None, *, wait_until: WaitUntil = "load") -> None:
@@ -460,7 +478,7 @@ class Page:
         self._written = True
         await self.session.send_all(
             # The empty document was there before the script for new ones.
-            ("Runtime.evaluate", {"expression": _LESS_TALK}),
+            ("Runtime.evaluate", {"expression": self._first_script()[1]["source"]}),
             ("Page.setDocumentContent", {"frameId": self._frame.frame_id, "html": html}),
         )
         await self._reach(wait_until, ())
@@ -542,10 +560,25 @@ class Page:
 
         Called before whatever can make it move. A page that cannot is a few ms of CPU cheaper without.
         """
+        self._glance = None
         if not self._kept:
             self._kept = True
             self._interception.keep_document()
             await self.session.send_all(*self._interception.commands())
+
+    async def glance(self) -> dict[str, Any]:
+        """See `settle.GLANCE`; of a document that cannot change by itself, and that nobody changed, that of before."""
+        if self._glance is not None:
+            return self._glance
+        seen: dict[str, Any] = await self.call(settle.GLANCE, self.javascript, MAX_REPORTED_CHARS)
+        if not (seen["scripted"] or self._kept):
+            self._glance = seen
+        return seen
+
+    @property
+    def at_rest(self) -> bool:
+        """Whether it is known that nothing in the document moves."""
+        return self._glance is not None and not self._glance["moves"]
 
     def still_loading(self, among: Iterable[str] | None = None) -> str:
         """What is in flight, all or of some requests, for a message; empty when nothing is."""
@@ -577,6 +610,7 @@ class Page:
 
     async def scroll_through(self, max_height: int | None = None) -> None:
         """Bring lazy content to load: see `settle.scroll_through`."""
+        self._glance = None
         await settle.scroll_through(self, max_height)
 
     async def dress(self) -> None:
@@ -586,15 +620,15 @@ class Page:
         """
         loader_id = self._frame.document.loader_id
         if self._injected.into_document and self._dressed != loader_id:
+            self._glance = None
             await injection.dress(self, self._injected)
             self._dressed = loader_id
         elif self._injected.remove_selectors:
+            self._glance = None
             await injection.remove_again(self, self._injected)
 
     async def run_scripts(self) -> None:
         """Run the scripts of `js`, one after the other, and follow the page where they lead. Raises ScriptError."""
-        if self._injected.js:
-            await self.keep_document()
         for index, script in enumerate(self._injected.js):
             try:
                 await self._run(script)
@@ -609,7 +643,6 @@ class Page:
 
         Raises ScriptError for one that does not parse.
         """
-        await self.keep_document()
         for attempt in range(2**31):
             try:
                 result = await self._run(expression)
@@ -651,7 +684,7 @@ class Page:
 
     async def info(self) -> PageInfo:
         """URL and title of the current document."""
-        said = await self.call(_PAGE_INFO, MAX_REPORTED_CHARS)
+        said = self._glance or await self.call(_PAGE_INFO, MAX_REPORTED_CHARS)
         return PageInfo(network.without_credentials(_printable(said["url"])), _printable(said["title"]))
 
     async def html(self, selector: str | None = None, *, include_shadow_dom: bool = False) -> str:
@@ -776,6 +809,7 @@ class Page:
 
     async def _run(self, script: str) -> dict[str, Any]:
         """What a script of the client's gives, as the protocol describes it."""
+        await self.keep_document()
         # `replMode` lets `await` stand at the top; a promise as the last value is awaited by the second command.
         result = await self._result_of(
             "Runtime.evaluate", expression=script, replMode=True, awaitPromise=True, userGesture=True

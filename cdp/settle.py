@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from .selectors import ROOTS
+
 if TYPE_CHECKING:
     from .page import Page
 
@@ -53,8 +55,10 @@ _CHANGED_MS_AGO = """() => {
   return busy ? 0 : performance.now() - kept.changedAt;
 }"""
 # Scripts that may change the document after its load, its frames' among them.
-HAS_SCRIPTS = """() => frames.length > 0 || document.body?.onload != null
-  || [...document.scripts].some(script => /^$|javascript|ecmascript|module/i.test(script.type))"""
+_SCRIPTED = """
+const scripted = () => frames.length > 0 || document.body?.onload != null
+  || [...document.scripts].some(script => /^$|javascript|ecmascript|module/i.test(script.type));
+"""
 # Whether an element has a box, and one that meets the viewport.
 _IN_VIEW = """
 const hasBox = ({width, height}) => width > 0 && height > 0;
@@ -98,12 +102,32 @@ _CANVASES_STILL = (
 )
 # What is not ready: whether a font is on its way, and whether there are images. The layout asks for either.
 _MISSING = (
-    "whole => {"
-    + _IN_VIEW
+    _IN_VIEW
     + """
+const missing = whole => {
   const images = [...document.images].some(image => whole || inView(image));
   document.documentElement?.getBoundingClientRect();
   return {images, fonts: document.fonts.status !== 'loaded'};
+};
+"""
+)
+# All that is asked of a document that stays as it is, in one call; of others, that they may change.
+# -> {scripted, missing: {view, whole}, moves: whether it has animations or a caret, url, title}
+GLANCE = (
+    "(javascript, limit) => {"
+    + _SCRIPTED
+    + _MISSING
+    + ROOTS
+    + """
+  if (javascript && scripted()) return {scripted: true};
+  return {
+    scripted: false,
+    missing: {view: missing(false), whole: missing(true)},
+    moves: roots.some(root => root.getAnimations().length > 0
+      || root.activeElement !== null && root.activeElement !== document.body),
+    url: document.URL.slice(0, limit),
+    title: document.title.slice(0, limit),
+  };
 }"""
 )
 _FONTS_READY = "() => document.fonts.ready.then(() => true)"
@@ -146,10 +170,10 @@ async def settle(page: Page, tell: Callable[[str], None] = quietly, *, whole_pag
 
 
 async def _settle_document(page: Page, tell: Callable[[str], None], whole_page: bool) -> None:
-    scripted = page.javascript and await page.call(HAS_SCRIPTS)
+    glance = await page.glance()
+    scripted = glance["scripted"]
     if scripted:
         await page.call(_CHANGED_MS_AGO)
-    missing = await page.call(_MISSING, whole_page)
     tell("requests")
     pending = page.traffic.in_flight(trio.current_time())
     in_time = await _within(
@@ -169,7 +193,9 @@ async def _settle_document(page: Page, tell: Callable[[str], None], whole_page: 
         with trio.move_on_after(CANVAS_BUDGET_S):
             await page.call(_CANVASES_STILL, whole_page, CANVAS_POLL_MS, CANVAS_ALIKE)
     if scripted or pending:
-        missing = await page.call(_MISSING, whole_page)
+        missing = await page.call("whole => {" + _MISSING + "return missing(whole); }", whole_page)
+    else:
+        missing = glance["missing"]["whole" if whole_page else "view"]
     tell("fonts")
     if missing["fonts"]:
         fonts_s = FONTS_BUDGET_S if in_time else LATE_BUDGET_S

@@ -135,8 +135,6 @@ class Visit:
             encoding = CaptureOptions(
                 format=self.shot.format, quality=self.shot.quality, transparent=self.shot.transparent
             )
-        if self.options.actions:
-            await self.page.keep_document()
         pictures_bytes = values_chars = 0
         for index, action in enumerate(self.options.actions):
 
