@@ -90,7 +90,7 @@ def viewport_of(options: RenderOptions) -> Viewport:
 def first_script(viewport: Viewport) -> str:
     """What has to run before the scripts of each document.
 
-    It makes the window as large as the viewport: the browser's own are not (`launcher.SWITCHES`). And without the look at
+    It makes the window as large as the viewport: the browser's are not (`launcher.SWITCHES`). And without the look at
     `innerWidth`, a phone's page would be laid out in that width only after a first look at it (without RenderDocument).
     """
     return f"""for (const [name, size] of [['outerWidth', {viewport.width}], ['outerHeight', {viewport.height}]]) {{
