@@ -1,6 +1,7 @@
 # make run     set up what serving needs, then serve on http://127.0.0.1:8000 (more flags: make run ARGS="--port 9000")
 # make test    set up everything, then run the tests (make test ARGS="-k store"); make test-slow runs the slow ones
 # make check   format, lint and types
+# make bench   set up everything, then measure how fast it is (python -m bench; needs Node.js; make bench ARGS="--quick")
 # make setup   only set up: .venv with all packages; Chromium and fonts by apt where they are missing
 # make clean   remove .venv and what the tools leave behind
 
@@ -9,7 +10,7 @@ SHELL := /bin/bash
 .ONESHELL:
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := setup
-.PHONY: setup run test test-slow check clean system
+.PHONY: setup run test test-slow check bench clean system
 
 PYTHON ?= python3
 ARGS ?=
@@ -66,6 +67,9 @@ test: setup
 test-slow: setup
 	@$(BIN)/python -m pytest -m slow $(ARGS)
 
+bench: system $(VENV)/.bench
+	@$(BIN)/python -m bench $(ARGS)
+
 # All three run, whichever fails.
 check: $(VENV)/.dev
 	@failed=()
@@ -115,7 +119,7 @@ $(BIN)/python:
 	rm -rf $(VENV)
 	$(PYTHON) -m venv $(VENV)
 
-# Two stamps: serving needs no tools for development. Which also holds the first, so that one install makes both.
+# Three stamps: serving needs no tools for development, and those need none for plots. Each install holds the ones before.
 $(VENV)/.run: pyproject.toml | $(BIN)/python
 	@echo "pip: installing cleariflow"
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
@@ -125,3 +129,8 @@ $(VENV)/.dev: pyproject.toml | $(BIN)/python
 	@echo "pip: installing cleariflow with its tools and tests"
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	touch $(VENV)/.run $@
+
+$(VENV)/.bench: pyproject.toml | $(BIN)/python
+	@echo "pip: installing cleariflow with its tools, tests and plots"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev,bench]'
+	touch $(VENV)/.run $(VENV)/.dev $@

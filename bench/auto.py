@@ -10,17 +10,19 @@ from __future__ import annotations
 import statistics
 import sys
 
+import numpy as np
 import trio
 
 import cdp
+from bench.tables import Table, show
 from tests import pages
 from tests.site import Answer, Exchange, open_site
 
 ROUNDS = 15
 
 
-async def main(rounds: int) -> None:
-    """Measure and print."""
+async def measure(rounds: int) -> Table:
+    """A row for each page."""
     policy = cdp.AddressPolicy.parse(["127.0.0.0/8"])
     async with open_site() as site, cdp.open_browser(policy=policy) as browser:
         mounted = pages.mount(site)
@@ -63,13 +65,13 @@ async def main(rounds: int) -> None:
                     loaded[name].append((at_load - started) * 1000)
                     settled[name].append((trio.current_time() - at_load) * 1000)
                     warnings[name] = "; ".join(page.warnings)
-        print(f"{'page':40} {'load':>7} {'p10':>6} {'median':>6} {'p90':>6} {'max':>6}  (ms of settling) given up")
-        for name in cases:
-            taken = sorted(settled[name])
-            p10, p90 = taken[len(taken) // 10], taken[len(taken) * 9 // 10]
-            shown = [statistics.median(loaded[name]), p10, statistics.median(taken), p90, taken[-1]]
-            print(f"{name:40} {shown[0]:7.0f} " + " ".join(f"{one:6.0f}" for one in shown[1:]) + f"  {warnings[name]}")
+    columns = ("page", "load ms", "settling: p10 ms", "median", "p90", "max", "given up")
+    table = Table("What `wait_until: auto` costs after the load event", columns)
+    for name in cases:
+        quantiles = map(float, np.quantile(settled[name], (0.1, 0.5, 0.9, 1)))
+        table.rows.append((name, statistics.median(loaded[name]), *quantiles, warnings[name]))
+    return table
 
 
 if __name__ == "__main__":
-    trio.run(main, int(sys.argv[1]) if len(sys.argv) > 1 else ROUNDS)
+    show([trio.run(measure, int(sys.argv[1]) if len(sys.argv) > 1 else ROUNDS)])

@@ -8,228 +8,161 @@ The real program in a process of its own; all figures are of that process alone,
 
 from __future__ import annotations
 
-import os
-import re
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
-import attrs
+import numpy as np
 import trio
 
+from bench import usage
+from bench.clients import Client, all_at_once, open_clients
+from bench.options import Options
+from bench.pages import open_pages
+from bench.tables import Table, show
 from tests.site import noise, open_site, page
-from tests.test_end_to_end import Server, ended, open_server, raw_request, submit
+from tests.test_end_to_end import open_server
 
 CLIENTS, ROUNDS, WAIT_S = 1000, 2, 60.0
+# Within the run of everything.
+SHORT_WAIT_S, QUICK_WAIT_S = 20.0, 6.0
+IDLE_S = 10.0
 # As many connections at once for the rates.
 BUSY_CLIENTS = 8
 RATE_S = 5.0
 READERS = 4
-TICKS = os.sysconf("SC_CLK_TCK")
 
 
-@attrs.frozen
-class Usage:
-    """What the service has used until now."""
-
-    cpu_s: float
-    resident_kb: int
-    peak_kb: int
-    files: int
-
-
-def usage(server: Server) -> Usage:
-    """Of the service's own process."""
-    own = Path(f"/proc/{server.process.pid}")
-    fields = (own / "stat").read_text().rpartition(")")[2].split()
-    sizes = dict(re.findall(r"^(VmRSS|VmHWM):\s+(\d+) kB", (own / "status").read_text(), re.MULTILINE))
-    cpu_s = (int(fields[11]) + int(fields[12])) / TICKS
-    return Usage(cpu_s, int(sizes["VmRSS"]), int(sizes["VmHWM"]), len(os.listdir(own / "fd")))
-
-
-def forget_peak(server: Server) -> None:
-    """Begin the peak of resident memory anew."""
-    Path(f"/proc/{server.process.pid}/clear_refs").write_text("5")
-
-
-class Client:
-    """One connection that is kept; it looks at no more of an answer than its length."""
-
-    def __init__(self, port: int) -> None:
-        self._port = port
-        self._stream: trio.SocketStream | None = None
-        self._rest = b""
-
-    async def ask(self, method: str, path: str, body: bytes = b"") -> int:
-        """Send a request and read its answer; returns the length of the body."""
-        if self._stream is None:
-            self._stream = await trio.open_tcp_stream("127.0.0.1", self._port)
-        await self._stream.send_all(raw_request(method, path, body))
-        while b"\r\n\r\n" not in self._rest:
-            self._rest += await self._more()
-        answer, _, self._rest = self._rest.partition(b"\r\n\r\n")
-        assert answer.startswith((b"HTTP/1.1 200", b"HTTP/1.1 202")), answer
-        if (found := re.search(rb"(?i)\r\ncontent-length: (\d+)", answer)) is None:
-            length = await self._skip_chunks()
-        else:
-            length = int(found[1])
-            await self._skip(length)
-        if re.search(rb"(?i)\r\nconnection: close", answer):
-            await self.aclose()
-        return length
-
-    async def aclose(self) -> None:
-        """The next request opens a new connection."""
-        if self._stream is not None:
-            await self._stream.aclose()
-            self._stream = None
-
-    async def _more(self) -> bytes:
-        assert self._stream is not None
-        data = bytes(await self._stream.receive_some(2**18))
-        assert data, "the service closed the connection"
-        return data
-
-    async def _skip(self, count: int) -> None:
-        while len(self._rest) < count:
-            count -= len(self._rest)
-            self._rest = await self._more()
-        self._rest = self._rest[count:]
-
-    async def _skip_chunks(self) -> int:
-        total = 0
-        while True:
-            while b"\r\n" not in self._rest:
-                self._rest += await self._more()
-            line, _, self._rest = self._rest.partition(b"\r\n")
-            await self._skip(int(line, 16) + 2)
-            if line == b"0":
-                return total
-            total += int(line, 16)
-
-
-@asynccontextmanager
-async def open_clients(server: Server, count: int) -> AsyncIterator[list[Client]]:
-    """Clients of the service."""
-    clients = [Client(int(server.url.rpartition(":")[2])) for _ in range(count)]
-    async with AsyncExitStack() as stack:
-        for client in clients:
-            stack.push_async_callback(client.aclose)
-        yield clients
-
-
-async def all_at_once(clients: list[Client], ask: Callable[[int, Client], Awaitable[object]]) -> float:
-    """The seconds it took until the last was done."""
-    started = trio.current_time()
-    async with trio.open_nursery() as nursery:
-        for index, client in enumerate(clients):
-            nursery.start_soon(ask, index, client)
-    return trio.current_time() - started
-
-
-async def long_polls(folder: Path, url: str, count: int, rounds: int, wait_s: float) -> None:
+async def long_polls(folder: Path, url: str, count: int, rounds: int, wait_s: float) -> Table:
     """All jobs but the first, which hangs, stay queued."""
-    async with (
-        open_server(folder, "--workers", "1", "--max-timeout", "3600") as server,
-        server.client() as client,
-    ):
-        jobs = [await submit(client, "scrape", url=url, timeout_ms=3_600_000) for _ in range(count + 1)]
+    table = Table(
+        f"Long-polls on {count:,} queued jobs",
+        ("clients", "s", "% of a core", "while all wait", "own CPU ms each", "KB each", "files"),
+    )
+    async with open_server(folder, "--workers", "1", "--max-timeout", "3600") as server:
+        pid = server.process.pid
+        jobs: list[str] = []
+        async with open_clients(server, BUSY_CLIENTS) as clients:
+
+            async def submit(index: int, client: Client) -> None:
+                for _ in range(index, count + 1, BUSY_CLIENTS):
+                    jobs.append(await client.submit("scrape", {"url": url, "timeout_ms": 3_600_000}))
+
+            await all_at_once(clients, submit)
         await trio.sleep(2)
-        before = usage(server)
-        await trio.sleep(10)
-        quiet = usage(server)
-        print(f"idle, {count} jobs queued: {(quiet.cpu_s - before.cpu_s) * 10:.2f} % of a core")
+        before = usage.cpu_s(pid)
+        await trio.sleep(IDLE_S)
+        cpu_s = usage.cpu_s(pid) - before
+        table.rows.append(("none", IDLE_S, cpu_s / IDLE_S * 100, None, None, None, None))
+        quiet_kb, quiet_files = usage.memory_kb(pid, "VmRSS"), usage.open_files(pid)
         async with open_clients(server, count) as clients:
 
             async def poll(index: int, client: Client) -> None:
                 await client.ask("GET", f"/v1/jobs/{jobs[index + 1]}?wait={wait_s}")
 
             for number in range(rounds):
-                start = usage(server)
+                before = usage.cpu_s(pid)
+                waiting: list[float] = []
                 async with trio.open_nursery() as nursery:
-                    if wait_s > 4:
 
-                        async def look(start: Usage = start) -> None:
-                            await trio.sleep(wait_s - 2)
-                            now = usage(server)
-                            each = (now.resident_kb - quiet.resident_kb) / count
-                            print(f"    waiting: {each:.0f} KB for each client, {now.files - quiet.files} files more")
+                    async def look(into: list[float] = waiting) -> None:
+                        await trio.sleep(wait_s * 0.5)
+                        before = usage.cpu_s(pid)
+                        await trio.sleep(wait_s * 0.4)
+                        into.append((usage.cpu_s(pid) - before) / (wait_s * 0.4) * 100)
+                        into.append((usage.memory_kb(pid, "VmRSS") - quiet_kb) / count)
+                        into.append(usage.open_files(pid) - quiet_files)
 
-                        nursery.start_soon(look)
-                    took = await all_at_once(clients, poll)
-                cpu_s = usage(server).cpu_s - start.cpu_s
-                print(
-                    f"round {number + 1}: {count} long-polls of {wait_s:g} s in {took:.1f} s: "
-                    f"{cpu_s / took:.2%} of a core, {cpu_s / count * 1000:.2f} ms each"
-                )
+                    nursery.start_soon(look)
+                    took_s = await all_at_once(clients, poll)
+                cpu_s = usage.cpu_s(pid) - before
+                while_waiting, each_kb, files = waiting
+                cells = (cpu_s / took_s * 100, while_waiting, cpu_s / count * 1000, each_kb, files)
+                table.rows.append((f"{count:,}, round {number + 1}", took_s, *cells))
+    return table
 
 
-async def rates(folder: Path, url: str) -> None:
+async def rates(folder: Path, url: str, never: str) -> Table:
     """One job runs; what is submitted stays queued."""
-    async with open_server(folder, "--workers", "1", "--queue-limit", "1000000") as server, server.client() as client:
-        done = await submit(client, "scrape", url=url)
-        await ended(client, done)
-        hung = url.rpartition("/")[0] + "/never"
-        await submit(client, "scrape", url=hung, timeout_ms=100_000)
+    table = Table(f"Requests by {BUSY_CLIENTS} clients", ("request", "a second", "p50 ms", "p99 ms", "own CPU ms"))
+    async with open_server(folder, "--workers", "1", "--queue-limit", "1000000") as server:
+        async with open_clients(server, 1) as (client,):
+            done = await client.submit("scrape", {"url": url})
+            await client.ended(done)
+            await client.submit("scrape", {"url": never, "timeout_ms": 100_000})
         body = b'{"request": {"url": "%s"}}' % url.encode()
         cases = {
-            "submissions": ("POST", "/scrape/v1/jobs", body),
-            "reads of an ended job": ("GET", f"/v1/jobs/{done}", b""),
-            "reads without its output": ("GET", f"/v1/jobs/{done}?result=false", b""),
-            "reads of its /result": ("GET", f"/v1/jobs/{done}/result", b""),
+            "submission, on disk": ("POST", "/scrape/v1/jobs", body),
+            "read of an ended job": ("GET", f"/v1/jobs/{done}", b""),
+            "read without its output": ("GET", f"/v1/jobs/{done}?result=false", b""),
+            "read of its /result": ("GET", f"/v1/jobs/{done}/result", b""),
         }
         async with open_clients(server, BUSY_CLIENTS) as clients:
             for name, case in cases.items():
-                answers = 0
+                taken_ms: list[float] = []
                 until = trio.current_time() + RATE_S
 
                 async def insist(
-                    index: int, client: Client, case: tuple[str, str, bytes] = case, until: float = until
+                    index: int,
+                    client: Client,
+                    case: tuple[str, str, bytes] = case,
+                    until: float = until,
+                    taken_ms: list[float] = taken_ms,
                 ) -> None:
-                    nonlocal answers
-                    while trio.current_time() < until:
+                    while (began := trio.current_time()) < until:
                         await client.ask(*case)
-                        answers += 1
+                        taken_ms.append((trio.current_time() - began) * 1000)
 
-                start = usage(server).cpu_s
-                took = await all_at_once(clients, insist)
-                cpu_ms = (usage(server).cpu_s - start) / answers * 1000
-                print(f"{name}: {answers / took:.0f} a second, {cpu_ms:.2f} ms of CPU each")
+                before = usage.cpu_s(server.process.pid)
+                took_s = await all_at_once(clients, insist)
+                cpu_ms = (usage.cpu_s(server.process.pid) - before) / len(taken_ms) * 1000
+                quantiles = map(float, np.quantile(taken_ms, (0.5, 0.99)))
+                table.rows.append((name, len(taken_ms) / took_s, *quantiles, cpu_ms))
+    return table
 
 
-async def big_answer(folder: Path, pictured: str, scraped: str) -> None:
+async def big_answer(folder: Path, pictured: str, scraped: str) -> Table:
     """A picture of noise and a long document of many kinds of letters."""
-    async with open_server(folder, "--workers", "1") as server, server.client() as client:
+    table = Table(f"Big answers, read by {READERS} at once", ("answer", "MB", "MB/s", "own CPU s", "own peak MB each"))
+    async with open_server(folder, "--workers", "1") as server:
+        pid = server.process.pid
         viewport = {"width": 4000, "height": 3500}
-        jobs = {
-            "picture": await submit(client, "screenshot", url=pictured, format="png", viewport=viewport),
-            "document": await submit(client, "scrape", url=scraped, timeout_ms=100_000),
-        }
-        for job in jobs.values():
-            told: dict[str, object] = {}
-            while told.get("status") not in ("done", "failed"):
-                told = (await client.get(f"/v1/jobs/{job}?wait=20&result=false")).json()
-            assert told["status"] == "done", told
+        async with open_clients(server, 1) as (client,):
+            picture = await client.submit("screenshot", {"url": pictured, "format": "png", "viewport": viewport})
+            document = await client.submit("scrape", {"url": scraped, "timeout_ms": 100_000})
+            for job in (picture, document):
+                await client.ended(job, "&result=false")
         async with open_clients(server, READERS) as clients:
-            for name, job in jobs.items():
+            for name, job in (("picture", picture), ("document", document)):
                 for form, path in (("/result", f"/v1/jobs/{job}/result"), ("JSON", f"/v1/jobs/{job}")):
-                    forget_peak(server)
-                    before = usage(server)
-                    lengths = []
+                    usage.forget_peak(pid)
+                    before_s, before_kb = usage.cpu_s(pid), usage.memory_kb(pid, "VmRSS")
+                    lengths: list[int] = []
 
                     async def fetch(index: int, client: Client, path: str = path, into: list[int] = lengths) -> None:
                         into.append(await client.ask("GET", path))
 
-                    took = await all_at_once(clients, fetch)
-                    after = usage(server)
+                    took_s = await all_at_once(clients, fetch)
+                    cpu_s = usage.cpu_s(pid) - before_s
+                    peak_mb = (usage.memory_kb(pid, "VmHWM") - before_kb) / 1000 / READERS
                     total_mb = sum(lengths) / 1e6
-                    print(
-                        f"{name} as {form}: {READERS} x {total_mb / READERS:.0f} MB at {total_mb / took:.0f} MB/s, "
-                        f"{after.cpu_s - before.cpu_s:.2f} s of CPU, "
-                        f"peak {(after.peak_kb - before.resident_kb) / 1000 / READERS:.1f} MB for each"
-                    )
+                    table.rows.append((f"{name} as {form}", total_mb / READERS, total_mb / took_s, cpu_s, peak_mb))
+    return table
+
+
+async def measure_submissions(options: Options) -> list[Table]:
+    """The rates."""
+    with tempfile.TemporaryDirectory() as folder:
+        async with open_pages() as pages:
+            return [await rates(Path(folder), pages.urls["tiny"], pages.urls["never"])]
+
+
+async def measure_clients(options: Options) -> list[Table]:
+    """The long-polls, shorter."""
+    with tempfile.TemporaryDirectory() as folder:
+        async with open_pages() as pages:
+            wait_s = QUICK_WAIT_S if options.quick else SHORT_WAIT_S
+            return [await long_polls(Path(folder), pages.urls["never"], CLIENTS, 1, wait_s)]
 
 
 async def main(clients: int, rounds: int, wait_s: float) -> None:
@@ -241,9 +174,9 @@ async def main(clients: int, rounds: int, wait_s: float) -> None:
         pictured = site.add("/noise", noise(4000, 3500))
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
-            await big_answer(folder / "big", pictured, document)
-            await rates(folder / "rates", site.url("/ok"))
-            await long_polls(folder / "polls", site.url("/never"), clients, rounds, wait_s)
+            show([await big_answer(folder / "big", pictured, document)])
+            show([await rates(folder / "rates", site.url("/ok"), site.url("/never"))])
+            show([await long_polls(folder / "polls", site.url("/never"), clients, rounds, wait_s)])
 
 
 if __name__ == "__main__":

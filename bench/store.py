@@ -1,15 +1,16 @@
 """What the store costs at size: python -m bench.store [JOBS]
 
-Start and memory are measured in a process of its own, on JOBS ended jobs with their artifact files; the cost of one
-change (without its fsync) on stores of 100 jobs and more; submits, lists and a fold on the large store. The targets:
-start below 3 s, 3,072 bytes a job, a change that costs the same at any size, no list over 30 ms.
+On folders of 100 ended jobs and more, up to JOBS, with their artifact files. Start and memory are measured in a process
+of its own; one change without its fsync. The targets, at 100,000: start below 3 s, 3,072 bytes a job, a change that
+costs the same at any size, no list over 30 ms.
 """
 
 from __future__ import annotations
 
+import functools
 import gc
+import json
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -22,13 +23,31 @@ import psutil
 import trio
 
 import cleariflow
+from bench.options import Options
+from bench.tables import Cell, Table, show
 from cdp.tasks import open_tasks
 from cleariflow import Artifact, Job, Step, Store, transition
 
-JOBS = 100_000
+SIZES = (100, 1_000, 10_000, 100_000)
+QUICK_JOBS = 10_000
+STARTS = 3
 CHANGES = 500
 CLIENTS = 64
-SUBMIT_S = 3.0
+SUBMIT_S = 2.0
+COLUMNS = (
+    "jobs",
+    "start s",
+    "bytes a job",
+    "queued us",
+    "running us",
+    "done us",
+    "newest 100 ms",
+    "oldest 100 ms",
+    "1,000 ms",
+    "filter ms",
+    "fold ms",
+    "submits/s",
+)
 
 
 def make_job(number: int) -> Job:
@@ -73,17 +92,15 @@ def make_folder(folder: Path, jobs: int) -> None:
 
 
 def load(folder: Path) -> None:
-    """Open a store and print its figures; runs in a process of its own."""
+    """Open a store and print the seconds and the bytes it took; runs in a process of its own."""
     process = psutil.Process()
     gc.collect()
     before = process.memory_info().rss
-    started = time.perf_counter(), time.process_time()
+    started = time.perf_counter()
     store = Store(folder)
-    wall, cpu = time.perf_counter() - started[0], time.process_time() - started[1]
+    wall_s = time.perf_counter() - started
     gc.collect()
-    jobs = len(store.jobs)
-    print(f"start with {jobs:,} ended jobs: {wall:.2f} s, {cpu:.2f} s of CPU")
-    print(f"memory: {(process.memory_info().rss - before) / jobs:,.0f} bytes an ended job")
+    print(json.dumps([wall_s, (process.memory_info().rss - before) / len(store.jobs)]))
 
 
 def milliseconds(call: Callable[[], Any], times: int = 1) -> float:
@@ -96,74 +113,86 @@ def milliseconds(call: Callable[[], Any], times: int = 1) -> float:
     return statistics.median(taken)
 
 
-async def measure_changes(folder: Path, jobs: int) -> None:
-    """Three changes a job: queued, running, done."""
+async def measure_size(folder: Path, jobs: int) -> tuple[Cell, ...]:
+    """One row."""
     make_folder(folder, jobs)
-    store = Store(folder)
-    async with open_tasks() as tasks:
-        await tasks.start(store.run)
-        taken: dict[str, list[float]] = {"queued": [], "running": [], "done": []}
-        for _ in range(CHANGES):
-            job = make_job(store.next_number())
-            store.add(job)
-            for name, step in (("queued", None), ("running", Step.LEASED), ("done", Step.SUCCEEDED)):
-                if step is Step.LEASED:
-                    transition(job, step)
-                elif step is Step.SUCCEEDED:
-                    end(job)
-                taken[name].append(milliseconds(lambda job=job: store.put(job)) * 1000)
-        shown = ", ".join(f"{name} {statistics.median(each):3.0f}" for name, each in taken.items())
-        print(f"one change at {jobs:7,} jobs (us): {shown}")
-
-
-async def measure_large(folder: Path) -> None:
-    """Submits, lists and a fold of a store that is there."""
+    command = [sys.executable, "-m", "bench.store", "--load", str(folder)]
+    starts = [json.loads((await trio.run_process(command, capture_stdout=True)).stdout) for _ in range(STARTS)]
+    start_s, job_bytes = (statistics.median(each) for each in zip(*starts, strict=True))
     store = Store(folder)
     async with open_tasks() as tasks:
         await tasks.start(store.run)
         filters: dict[str, Any] = {"service": None, "state": None, "before": None, "limit": 101}
-        for name, given in {
-            "the newest 100": {},
-            "the oldest 100, by cursor": {"before": 101},
-            "1,000": {"limit": 1001},
-            "filter that fits none": {"service": "scrape", "state": "failed"},
-        }.items():
-            print(f"list, {name}: {milliseconds(lambda given=given: store.newest(**filters | given), 7):.1f} ms")
+        lists: list[dict[str, Any]] = [{}, {"before": 101}, {"limit": 1001}, {"service": "scrape", "state": "failed"}]
+        listed = [milliseconds(functools.partial(store.newest, **filters | given), 7) for given in lists]
         lines = list(store._storage.lines("jobs").values())
-        taken = milliseconds(lambda: store._storage._file._fold(lines))
-        print(f"fold of {len(lines):,} lines, in a thread: {taken:.0f} ms")
-        submitted = 0
-
-        async def submit() -> None:
-            nonlocal submitted
-            while True:
-                job = make_job(store.next_number())
-                store.add(job)
-                store.put(job)
-                await store.flushed()
-                submitted += 1
-
-        with trio.move_on_after(SUBMIT_S):
-            async with trio.open_nursery() as clients:
-                for _ in range(CLIENTS):
-                    clients.start_soon(submit)
-        print(f"durable submits, {CLIENTS} clients: {submitted / SUBMIT_S:,.0f}/s")
+        folded = milliseconds(functools.partial(store._storage._file._fold, lines))
+        changed = changes(store)
+        submitted = await submits(store)
+    return jobs, start_s, float(job_bytes), *changed, *listed, folded, submitted
 
 
-def main(jobs: int) -> None:
+def changes(store: Store) -> list[float]:
+    """Microseconds of each of a job's three changes: queued, running, done."""
+    taken: list[list[float]] = [[], [], []]
+    for _ in range(CHANGES):
+        job = make_job(store.next_number())
+        store.add(job)
+        taken[0].append(milliseconds(functools.partial(store.put, job)))
+        transition(job, Step.LEASED)
+        taken[1].append(milliseconds(functools.partial(store.put, job)))
+        end(job)
+        taken[2].append(milliseconds(functools.partial(store.put, job)))
+    return [statistics.median(each) * 1000 for each in taken]
+
+
+async def submits(store: Store) -> float:
+    """Jobs a second that are on disk, without HTTP."""
+    submitted = 0
+
+    async def submit() -> None:
+        nonlocal submitted
+        while True:
+            job = make_job(store.next_number())
+            store.add(job)
+            store.put(job)
+            await store.flushed()
+            submitted += 1
+
+    with trio.move_on_after(SUBMIT_S):
+        async with trio.open_nursery() as clients:
+            for _ in range(CLIENTS):
+                clients.start_soon(submit)
+    return submitted / SUBMIT_S
+
+
+async def measure(most: int) -> list[Table]:
+    """A row for each size."""
+    table = Table("The store against its number of ended jobs", COLUMNS)
+    with tempfile.TemporaryDirectory() as folder:
+        for size in sorted({*SIZES, most}):
+            if size <= most:
+                table.rows.append(await measure_size(Path(folder) / str(size), size))
+    table.notes.append(
+        "start s, bytes a job: what opening the store takes. queued, running, done: one change of a job, its fsync not "
+        f"counted. Then lists, the last by a filter that fits none; a fold of the journal; submits of {CLIENTS} tasks, "
+        "on disk."
+    )
+    return [table]
+
+
+async def measure_store(options: Options) -> list[Table]:
+    """Up to 100,000 jobs."""
+    return await measure(QUICK_JOBS if options.quick else SIZES[-1])
+
+
+async def main(jobs: int) -> None:
     """Measure and print."""
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        make_folder(folder / "large", jobs)
-        for _ in range(3):
-            subprocess.run([sys.executable, "-m", "bench.store", "--load", folder / "large"], check=True)
-        for size in (100, 1_000, 10_000, 100_000):
-            trio.run(measure_changes, folder / str(size), size)
-        trio.run(measure_large, folder / "large")
+    show(await measure(jobs))
 
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--load"]:
         load(Path(sys.argv[2]))
     else:
-        main(int(sys.argv[1]) if len(sys.argv) > 1 else JOBS)
+        trio.run(main, int(sys.argv[1]) if len(sys.argv) > 1 else SIZES[-1])
