@@ -256,6 +256,9 @@ class Config:
     )
     browser: Annotated[str, Length(1), "the Chromium to launch: a path or a name on PATH"] | None = None
     browsers: Annotated[int, Range(1, 64), "how many browsers to keep running"] = 1
+    pages_ahead: (
+        Annotated[int, Range(0, 256), "pages to keep open for jobs that come; default: as many as workers"] | None
+    ) = None
     browser_arg: Annotated[tuple[str, ...], "one more switch for the browser; repeatable"] = ()
     browser_uses: Annotated[int, Range(0), "pages after which a browser is replaced; 0: never"] = 1000
     browser_memory: (
@@ -1178,6 +1181,8 @@ FOLD_MIN_BYTES = 2**20
 FOLD_SLICE = 256
 # A failed write is tried again by itself after this; a change tries at once.
 STORE_RETRY_S = 1.0
+# A change that nobody waits for, such as a lease, is written within this time: mostly with one that somebody does.
+LAZY_S = 0.1
 # Lines that must not stay are folded away within this time: not at once, since a fold writes all that is live.
 SCRUB_S = 60.0
 
@@ -1427,15 +1432,15 @@ class JournalStorage(Storage):
         self._tables: Tables = {}
         # The newest line of each document that is not on disk yet: while the disk refuses, they do not pile up.
         self._pending: dict[tuple[str, int], bytes] = {}
-        # How many lines were handed over, and how many of them are on disk.
-        self._put = self._durable = 0
+        # How many lines were handed over, how many of them were taken by the writer, and how many are on disk.
+        self._put = self._taken = self._durable = 0
         self._closed = False
         # When to fold for the sake of what older lines hold.
         self._scrub_at = math.inf
         # trio's own threads are shared with name look-ups, which hostile pages can make last.
         self._limiter = trio.CapacityLimiter(1)
-        # Something was put; something was written, or could not be.
-        self._changed, self._attempted = trio.Event(), trio.Event()
+        # Something was put; somebody waits for it; something was written, or could not be.
+        self._changed, self._wanted, self._attempted = trio.Event(), trio.Event(), trio.Event()
         try:
             self._file = JournalFile(Path(path), self._tables)
         except OSError as error:
@@ -1484,6 +1489,8 @@ class JournalStorage(Storage):
         wait undoes nothing.
         """
         position = self._put
+        if self._taken < position:
+            self._wanted.set()
         while self._durable < position:
             if self._closed:
                 raise StoreError("the store is closed")
@@ -1508,6 +1515,9 @@ class JournalStorage(Storage):
                 due = self._scrub_at if self.fault is None else trio.current_time() + STORE_RETRY_S
                 with trio.CancelScope(deadline=due):
                     await self._changed.wait()
+                    if self.fault is None and not self._wanted.is_set():
+                        with trio.move_on_after(LAZY_S):
+                            await self._wanted.wait()
         finally:
             if self._scrub_at < math.inf:
                 self._scrub_at = -math.inf
@@ -1524,8 +1534,8 @@ class JournalStorage(Storage):
 
     async def _commit(self) -> None:
         """Try once to bring the disk up to memory."""
-        self._changed = trio.Event()
-        position, taken, self._pending = self._put, self._pending, {}
+        self._changed, self._wanted = trio.Event(), trio.Event()
+        self._taken, taken, self._pending = self._put, self._pending, {}
         data = b"".join(taken.values())
         # Not while the disk refuses: each try copies all that is live.
         scrubbing = trio.current_time() >= self._scrub_at and (self.fault is None or self._scrub_at == -math.inf)
@@ -1544,7 +1554,7 @@ class JournalStorage(Storage):
         else:
             if self.fault is not None:
                 self.reports.append("the store can be written again")
-            self.fault, self._durable = None, position
+            self.fault, self._durable = None, self._taken
             if folded:
                 self._scrub_at = math.inf
             elif scrubbing:
@@ -2522,7 +2532,12 @@ async def open_service(config: Config | None = None) -> AsyncIterator[Service]:
     async with open_tasks() as writer:
         await writer.start(store.run)
         async with (
-            cdp.open_pool(open_one, browsers=config.browsers, limits=config.browser_limits) as pool,
+            cdp.open_pool(
+                open_one,
+                browsers=config.browsers,
+                limits=config.browser_limits,
+                pages_ahead=config.workers if config.pages_ahead is None else config.pages_ahead,
+            ) as pool,
             open_tasks() as workers,
         ):
             service = Service(config, store, pool, policy, authorities)
@@ -2664,6 +2679,15 @@ def artifact_present() -> Iterator[None]:
         yield
     except FileNotFoundError:
         raise ServiceError("expired", RESULT_GONE) from None
+
+
+def is_cached(file: BinaryIO) -> bool:
+    """Whether a small file is in memory, as that of a moment ago: a thread to read it in costs 0.1 to 0.3 ms."""
+    try:
+        return os.preadv(file.fileno(), [bytearray(PIECE_BYTES)], 0, os.RWF_NOWAIT) == os.fstat(file.fileno()).st_size
+    except OSError:
+        # It is not, or nobody can say.
+        return False
 
 
 def range_within(size: int, given: str) -> str:
@@ -2822,30 +2846,34 @@ class Api:
             marks[name] = Part(mark.encode(), one.content_type)
             if kind.startswith("image/"):
                 mark = base64.b64encode(mark.encode()).decode()
-            files[mark] = await self.open_artifact(one), kind
+            files[mark] = self.open_artifact(one), kind
         pieces = json_pieces(json.dumps(around(result_of(job.service, marks, job.result_meta))), files)
         size = sum(os.fstat(file.fileno()).st_size for file, _ in files.values())
         response = Response(content_type="application/json")
-        if size > PIECE_BYTES:
-            self.stream(response, pieces, size)
-        else:
-            response.set_data(await self.in_thread(b"".join, pieces))
+        await self.fill(response, pieces, size, (file for file, _ in files.values()))
         return response
 
-    async def open_artifact(self, one: Artifact) -> BinaryIO:
+    def open_artifact(self, one: Artifact) -> BinaryIO:
         """Open before the answer begins, until the request is over: one that expires meanwhile stays readable."""
         stack: contextlib.ExitStack = cast("dict[str, Any]", request.scope)[FILES_KEY]
         with artifact_present():
-            path = self.service.store.artifacts / one.file
-            file: BinaryIO = stack.enter_context(await self.in_thread(path.open, "rb"))
-            return file
+            return stack.enter_context(open(self.service.store.artifacts / one.file, "rb"))
 
     async def in_thread(self, call: Callable[..., Any], *arguments: Any) -> Any:
         """What reads an artifact."""
         return await in_thread(call, *arguments, limiter=self.service.store.file_limiter)
 
+    async def fill(self, response: Response, pieces: Iterator[bytes], size: int, files: Iterable[BinaryIO]) -> None:
+        """Give an answer its pieces, made of files, in a thread where that may take long; size: of all, about."""
+        if size > PIECE_BYTES:
+            self.stream(response, pieces, size)
+        elif all(map(is_cached, files)):
+            response.set_data(b"".join(pieces))
+        else:
+            response.set_data(await self.in_thread(b"".join, pieces))
+
     def stream(self, response: Response, pieces: Iterator[bytes], size: int) -> None:
-        """Give an answer its pieces, made in a thread; size: of all, about."""
+        """Give an answer its pieces one by one, while they are sent."""
 
         async def body() -> AsyncGenerator[bytes, None]:
             try:
@@ -2865,7 +2893,7 @@ class Api:
         """The artifact itself, with ETag and ranges."""
         path = self.service.store.artifacts / artifact.file
         with artifact_present():
-            size = (await trio.Path(path).stat()).st_size
+            size = path.stat().st_size
             if "Range" in request.headers:
                 request.headers["Range"] = range_within(size, request.headers["Range"])
             try:
@@ -2878,10 +2906,10 @@ class Api:
                 raise ValidationError([Fault("If-Modified-Since", "this, or If-Range, is no date")]) from None
         if isinstance(given := response.response, TrioFileBody):
             # quart's own opens the file too late, may leave it open, and makes 28 MiB/s.
-            file = await self.open_artifact(artifact)
+            file = self.open_artifact(artifact)
             file.seek(given.begin)
             blocks = iter(lambda: file.read(min(PIECE_BYTES, given.end - file.tell())), b"")
-            self.stream(response, blocks, given.end - given.begin)
+            await self.fill(response, blocks, given.end - given.begin, [file])
         response.headers["Content-Type"] = artifact.content_type
         response.headers["Cache-Control"] = "private, no-cache"
         response.headers.pop("Expires", None)

@@ -262,7 +262,13 @@ async def open_connection(
         async with stream, AsyncExitStack() as stack:
             try:
                 websocket = await stack.enter_async_context(
-                    open_websocket(stream, f"{parts.hostname}:{parts.port}", parts.path, max_message_bytes)
+                    open_websocket(
+                        stream,
+                        f"{parts.hostname}:{parts.port}",
+                        parts.path,
+                        max_message_bytes=max_message_bytes,
+                        timeout_s=CONNECT_TIMEOUT_S,
+                    )
                 )
             except (trio.TooSlowError, trio_websocket.HandshakeError, trio_websocket.ConnectionClosed) as error:
                 raise lost(_cannot_connect(error)) from error

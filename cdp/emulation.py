@@ -94,7 +94,9 @@ def first_script(viewport: Viewport) -> str:
     `innerWidth`, a phone's page would be laid out in that width only after a first look at it (without RenderDocument).
     """
     return f"""for (const [name, size] of [['outerWidth', {viewport.width}], ['outerHeight', {viewport.height}]]) {{
-  Object.defineProperty(window, name, {{get: () => size, set: undefined, enumerable: true, configurable: true}});
+  const define = how => Object.defineProperty(window, name, {{enumerable: true, configurable: true, ...how}});
+  // A script may put its own in their place.
+  define({{get: () => size, set(value) {{ define({{value, writable: true}}); }}}});
 }}
 innerWidth;"""
 

@@ -10,7 +10,7 @@ import trio
 
 from . import network
 from .egress import Ledger
-from .errors import CDPError, NavigationError, NotAPage, TooLarge
+from .errors import CDPError, ConnectionClosed, NavigationError, NotAPage, TooLarge
 from .traffic import Traffic
 
 # UTF-8 bytes of one document.
@@ -74,6 +74,8 @@ class MainFrame:
         # It has set out for another document; it says that it will at this time.
         self._navigating = False
         self._moves_at = math.inf
+        # It says that it will set out, to itself too.
+        self._scheduled = False
 
     def apply(self, method: str, params: dict[str, Any]) -> None:
         """Take in an event of the Page domain about any frame, or of the Network domain about a document."""
@@ -103,7 +105,7 @@ class MainFrame:
     def _navigated(self, frame: dict[str, Any]) -> None:
         self.url = frame["url"]
         # Plans of the document before go with it, and may not be told to be over.
-        self._navigating, self._moves_at = False, math.inf
+        self._navigating, self._moves_at, self._scheduled = False, math.inf, False
         self.documents += 1
         self._traffic.forget_others(frame["loaderId"])
         if frame["loaderId"] != self.document.loader_id:
@@ -113,12 +115,13 @@ class MainFrame:
     def _moved(self, method: str, params: dict[str, Any]) -> None:
         """It begins or ends to load, or plans to move on or no more."""
         if method == "Page.frameScheduledNavigation":
+            self._scheduled = True
             # A page that refreshes itself now and then is not on its way elsewhere.
             same = params["url"].partition("#")[0] == self.url.partition("#")[0]
             if params["reason"] != "metaTagRefresh" or not same:
                 self._moves_at = trio.current_time() + params["delay"]
         elif method == "Page.frameClearedScheduledNavigation":
-            self._moves_at = math.inf
+            self._moves_at, self._scheduled = math.inf, False
         else:
             self._navigating = method == "Page.frameStartedLoading"
             if not self._navigating:
@@ -158,7 +161,7 @@ class MainFrame:
     @property
     def leaves(self) -> bool:
         """Whether it is on its way to another document, or says that it will be, however late."""
-        return self._navigating or self._moves_at < math.inf
+        return self._navigating or self._scheduled
 
     @property
     def exchange(self) -> Exchange | None:
@@ -192,4 +195,8 @@ class MainFrame:
         cause = self._ledger.failure_at(*network.endpoint_of(exchange.url)) if exchange is not None else None
         if cause is not None:
             return cause.error()
-        return NavigationError(net_error or (exchange.net_error if exchange is not None else "net::ERR_FAILED"))
+        net_error = net_error or (exchange.net_error if exchange is not None else "net::ERR_FAILED")
+        if net_error == "net::ERR_PROXY_CONNECTION_FAILED":
+            # With the network service its contexts' proxies are gone (Chromium 156): what is left leads to no door.
+            return ConnectionClosed("the browser lost its network service")
+        return NavigationError(net_error)

@@ -109,7 +109,6 @@ _TEXT = """function () {
 _SELF = "function () { return this; }"
 # What JSON cannot tell and JavaScript takes for false.
 _FALSY = ("0n", "-0", "NaN")
-_PAGE_INFO = "limit => ({url: document.URL.slice(0, limit), title: document.title.slice(0, limit)})"
 
 
 def max_message_bytes(max_pixels: int) -> int:
@@ -183,8 +182,8 @@ class Page:
         self._referer: str | None = None
         self._block_ads = False
         self._kept = False
-        # Of a document that nothing has changed since.
-        self._glance: dict[str, Any] | None = None
+        # Of a document that does not change by itself, and that nobody changed since, with its loader's id.
+        self._glance: tuple[str, dict[str, Any]] | None = None
         # The URL that was opened last, while it can be opened once more.
         self._opened_url: str | None = None
         # The browser's own page about the navigation that failed last, which may come late.
@@ -373,14 +372,14 @@ class Page:
             *emulation.at_first(self._render, product=self.product, user_agent=self._user_agent),
             self._first_script(),
         )
-        self._script_id = script["identifier"]
+        self._script_id = script.get("identifier", "")
         # The empty page's own load is over, so that the next one seen is the client's.
         await self._until(lambda: "load" in self._frame.document.lifecycle)
         self._blank_loader_id = self._frame.document.loader_id
 
     def _first_script(self) -> tuple[str, dict[str, Any]]:
         """What has a script of ours run before those of each document."""
-        source = f"{_LESS_TALK};{emulation.first_script(self._render.viewport)}"
+        source = f"{_LESS_TALK};{emulation.first_script(self._render.viewport)};{settle.WITNESS}"
         return "Page.addScriptToEvaluateOnNewDocument", {"source": source}
 
     async def prepare(self, options: PageOptions) -> None:
@@ -417,12 +416,15 @@ class Page:
             field = _REFUSED_FIELDS.get(error.method)
             raise InvalidOption(f"{field or 'the browser refuses the request'}: {error}") from error
         if resized:
-            self._script_id = replies[-1]["identifier"]
+            self._script_id = replies[-1].get("identifier", "")
 
     # Opening
 
-    async def navigate(self, url: str, *, wait_until: WaitUntil = "load") -> None:
+    async def navigate(self, url: str, *, wait_until: WaitUntil = "load", hold: bool = True) -> None:
         """Open a URL and wait for its document to get as far as `wait_until` (`auto` counts as `load`).
+
+        Without `hold`, a page that moves on to a document that fails is opened once more for what comes next; with it,
+        the one before is kept, for a few ms of CPU.
 
         Redirects by the page itself before that point are followed. Raises NavigationError, NotAPage.
         """
@@ -462,8 +464,8 @@ class Page:
         if exchange is not None and exchange.content_type == "application/pdf":
             # The headless shell downloads it; full Chromium shows a viewer that captures blank.
             raise NotAPage("a PDF", exchange.content_type, exchange.size_bytes)
-        if self._frame.leaves or "load" not in self._frame.document.lifecycle or (await self.glance())["scripted"]:
-            await self.keep_document()
+        if hold:
+            await self.hold()
 
     async def set_content(self, html: str, base_url: str | None, *, wait_until: WaitUntil = "load") -> None:
         """Show a document of the client's own, as `about:blank` or as if it came from `base_url`."""
@@ -477,8 +479,8 @@ class Page:
         self._frame.document.lifecycle.clear()
         self._written = True
         await self.session.send_all(
-            # The empty document was there before the script for new ones.
-            ("Runtime.evaluate", {"expression": self._first_script()[1]["source"]}),
+            # The empty document was there before the script for new ones. (No witness: this is a script, too.)
+            ("Runtime.evaluate", {"expression": f"{_LESS_TALK};{emulation.first_script(self._render.viewport)}"}),
             ("Page.setDocumentContent", {"frameId": self._frame.frame_id, "html": html}),
         )
         await self._reach(wait_until, ())
@@ -566,19 +568,44 @@ class Page:
             self._interception.keep_document()
             await self.session.send_all(*self._interception.commands())
 
+    async def hold(self) -> None:
+        """`keep_document` before a wait, for a page that can make itself move."""
+        if self._kept:
+            return
+        seen: dict[str, Any] = {"scripted": True}
+
+        async def look() -> None:
+            seen.update(await self.glance())
+
+        # A page that sets out answers no more. A refresh is announced after the load event only.
+        await self._caught_up()
+        if "load" in self._frame.document.lifecycle and not self._frame.leaves and await self.while_here(look):
+            await self._caught_up()
+        if seen["scripted"] or self._frame.leaves:
+            await self.keep_document()
+
     async def glance(self) -> dict[str, Any]:
         """See `settle.GLANCE`; of a document that cannot change by itself, and that nobody changed, that of before."""
-        if self._glance is not None:
-            return self._glance
+        if (still := self._still) is not None:
+            return still
+        loader_id = self._frame.document.loader_id
         seen: dict[str, Any] = await self.call(settle.GLANCE, self.javascript, MAX_REPORTED_CHARS)
-        if not (seen["scripted"] or self._kept):
-            self._glance = seen
+        if "load" in self._frame.document.lifecycle and not (seen["scripted"] or self._kept):
+            self._glance = (loader_id, seen)
         return seen
+
+    @property
+    def _still(self) -> dict[str, Any] | None:
+        """The glance at a document that is as it was then."""
+        if self._glance is None or self._glance[0] != self._frame.document.loader_id:
+            return None
+        return self._glance[1]
 
     @property
     def at_rest(self) -> bool:
         """Whether it is known that nothing in the document moves."""
-        return self._glance is not None and not self._glance["moves"]
+        still = self._still
+        return still is not None and not still["moves"]
 
     def still_loading(self, among: Iterable[str] | None = None) -> str:
         """What is in flight, all or of some requests, for a message; empty when nothing is."""
@@ -606,11 +633,13 @@ class Page:
 
     async def settle(self, tell: Callable[[str], None] = quietly, *, whole_page: bool = False) -> None:
         """After load: see `settle.settle`."""
+        await self.hold()
         await settle.settle(self, tell, whole_page=whole_page)
 
     async def scroll_through(self, max_height: int | None = None) -> None:
         """Bring lazy content to load: see `settle.scroll_through`."""
         self._glance = None
+        await self.hold()
         await settle.scroll_through(self, max_height)
 
     async def dress(self) -> None:
@@ -659,6 +688,7 @@ class Page:
 
         Raises InvalidSelector, and SelectorNotFound after the wait's own `timeout_ms`.
         """
+        await self.hold()
         seen = "detached"
         timeout_s = float("inf") if wait.timeout_ms is None else max(wait.timeout_ms / 1000, FIRST_LOOK_S)
         with trio.move_on_after(timeout_s) as scope:
@@ -677,6 +707,8 @@ class Page:
 
     async def sleep(self, seconds: float) -> None:
         """Wait, but not for a page that is gone."""
+        if seconds > 0:
+            await self.hold()
         with trio.move_on_after(seconds):
             await self._until(lambda: False)
 
@@ -684,7 +716,7 @@ class Page:
 
     async def info(self) -> PageInfo:
         """URL and title of the current document."""
-        said = self._glance or await self.call(_PAGE_INFO, MAX_REPORTED_CHARS)
+        said = await self.glance()
         return PageInfo(network.without_credentials(_printable(said["url"])), _printable(said["title"]))
 
     async def html(self, selector: str | None = None, *, include_shadow_dom: bool = False) -> str:
@@ -761,6 +793,8 @@ class Page:
         """
         options = options or CaptureOptions(format="png")
         while True:
+            # It may have left while nothing held it.
+            await self.come_back()
             # Chromium 156 never answers a capture during which the document is replaced, or refuses it.
             self.picture_cut = False
             with trio.CancelScope() as replaced:

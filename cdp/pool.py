@@ -61,6 +61,7 @@ NO_LIMITS = Limits()
 class _Hosted:
     """A page in the keeping of a task, which opens and closes it."""
 
+    life: _Life
     page: Page | None = None
     opened: trio.Event = attrs.field(factory=trio.Event)
     """Or not: then `fault` says why."""
@@ -209,15 +210,13 @@ class Pool:
                 assert life is not None
                 hosted = self._host_one(life)
             hosted.taken = True
-            for life in self._lives:
-                if hosted in life.ahead:
-                    life.ahead.remove(hosted)
+            if hosted in hosted.life.ahead:
+                hosted.life.ahead.remove(hosted)
             self._open_ahead()
-            try:
+            # Shielded, as `Browser.open_page` itself: no attempt would last long enough to tell a browser that opens no
+            # page any more.
+            with trio.CancelScope(shield=True):
                 await hosted.opened.wait()
-            except trio.Cancelled:
-                hosted.released.set()
-                raise
             if hosted.page is None:
                 raise hosted.fault or ConnectionClosed("the pool is closed")
             if not hosted.page.gone:
@@ -240,6 +239,10 @@ class Pool:
                         await hosted.closed.wait()
                     if hosted.fault is not None and hosted.fault is not error:
                         raise hosted.fault from error
+                elif isinstance(error, ConnectionClosed):
+                    # What it lost, those that wait have lost too.
+                    self._drop_ahead(hosted.life)
+                    self._open_ahead()
                 raise
             finally:
                 hosted.released.set()
@@ -258,17 +261,24 @@ class Pool:
             life = min(lives, key=lambda life: len(life.hosts))
             life.ahead.append(self._host_one(life))
 
+    def _drop_ahead(self, life: _Life) -> None:
+        """Close the pages that nobody has taken yet."""
+        for hosted in life.ahead:
+            hosted.released.set()
+        life.ahead.clear()
+
     def _host_one(self, life: _Life) -> _Hosted:
         life.pages += 1
         if self._limits.uses is not None and life.pages >= self._limits.uses:
             self._retire(life, "uses", f"{self._limits.uses} pages were opened in it")
-        hosted = _Hosted()
+        hosted = _Hosted(life)
         life.hosts.add(hosted)
-        self._tasks.start_soon(self._host, life, hosted)
+        self._tasks.start_soon(self._host, hosted)
         return hosted
 
-    async def _host(self, life: _Life, hosted: _Hosted) -> None:
+    async def _host(self, hosted: _Hosted) -> None:
         """Open a page, and close it when it is released."""
+        life = hosted.life
         try:
             with trio.CancelScope() as scope:
                 async with life.browser.open_page() as page:
@@ -347,9 +357,7 @@ class Pool:
             return
         life.reason = reason
         life.retired.set()
-        for hosted in life.ahead:
-            hosted.released.set()
-        life.ahead.clear()
+        self._drop_ahead(life)
         self.retired[reason] += 1
         self._asleep = self._asleep or reason == "idle"
         level = logging.WARNING if reason in ("ended", "memory") and not self._closing else logging.INFO

@@ -54,10 +54,14 @@ _CHANGED_MS_AGO = """() => {
   });
   return busy ? 0 : performance.now() - kept.changedAt;
 }"""
-# Scripts that may change the document after its load, its frames' among them.
+# The world of the page's scripts begins with the first of them, and then this one runs before it (Chromium 156).
+# Asked from ours, it answers, whatever became of the scripts since.
+WITNESS = "addEventListener('cleariflow', event => event.preventDefault())"
+# Whether anything may change the document after its load: scripts that ran, frames, scripts and handlers that may run.
 _SCRIPTED = """
-const scripted = () => frames.length > 0 || document.body?.onload != null
-  || [...document.scripts].some(script => /^$|javascript|ecmascript|module/i.test(script.type));
+const scripted = () => frames.length > 0 || !dispatchEvent(new Event('cleariflow', {cancelable: true}))
+  || [...document.scripts].some(script => /^$|javascript|ecmascript|module/i.test(script.type))
+  || document.evaluate('boolean(//@*[starts-with(name(), "on")])', document, null, 3, null).booleanValue;
 """
 # Whether an element has a box, and one that meets the viewport.
 _IN_VIEW = """
@@ -111,22 +115,25 @@ const missing = whole => {
 };
 """
 )
-# All that is asked of a document that stays as it is, in one call; of others, that they may change.
-# -> {scripted, missing: {view, whole}, moves: whether it has animations or a caret, url, title}
+# All that is asked of a document that stays as it is, in one call.
+# -> {scripted, url, title} and of one without scripts {missing: {view, whole}, moves: it has animations, or a caret}
 GLANCE = (
     "(javascript, limit) => {"
     + _SCRIPTED
     + _MISSING
+    + "const roots = () => {"
     + ROOTS
     + """
-  if (javascript && scripted()) return {scripted: true};
+    return roots;
+  };
+  const told = {url: document.URL.slice(0, limit), title: document.title.slice(0, limit)};
+  if (javascript && scripted()) return {scripted: true, ...told};
   return {
     scripted: false,
     missing: {view: missing(false), whole: missing(true)},
-    moves: roots.some(root => root.getAnimations().length > 0
+    moves: roots().some(root => root.getAnimations().length > 0
       || root.activeElement !== null && root.activeElement !== document.body),
-    url: document.URL.slice(0, limit),
-    title: document.title.slice(0, limit),
+    ...told,
   };
 }"""
 )

@@ -83,7 +83,7 @@ class Visit:
         await page.prepare(options)
         progress.enter("navigate", "the server did not answer")
         if options.url is not None:
-            await page.navigate(options.url, wait_until=options.wait_until)
+            await page.navigate(options.url, wait_until=options.wait_until, hold=options.wait_until == "auto")
         else:
             assert options.html is not None
             await page.set_content(options.html, options.base_url, wait_until=options.wait_until)

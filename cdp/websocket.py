@@ -18,7 +18,6 @@ from .tasks import open_tasks
 
 # 2**18 reads 16 MiB three to four times faster than trio-websocket's 4 KiB.
 RECEIVE_BYTES = 2**18
-HANDSHAKE_TIMEOUT_S = 10.0
 _END_OF_HEAD = b"\r\n\r\n"
 # FIN and the opcode of text.
 _WHOLE_TEXT = 0x81
@@ -137,12 +136,12 @@ class Websocket:
 
 @asynccontextmanager
 async def open_websocket(
-    stream: trio.abc.Stream, host: str, path: str, max_message_bytes: int
+    stream: trio.abc.Stream, host: str, path: str, *, max_message_bytes: int, timeout_s: float
 ) -> AsyncIterator[Websocket]:
-    """A websocket over a connected stream. Raises as trio-websocket does, and TooSlowError."""
+    """A websocket over a connected stream. Raises as trio-websocket does, and TooSlowError after the time."""
     short = _ShortWay(stream, max_message_bytes)
     async with open_tasks() as tasks:
-        with trio.fail_after(HANDSHAKE_TIMEOUT_S):
+        with trio.fail_after(timeout_s):
             websocket = await trio_websocket.wrap_client_stream(
                 tasks,
                 # It takes any stream.

@@ -146,7 +146,7 @@ REPLIES: dict[str, dict[str, Any]] = {
     "Target.createTarget": {"targetId": "T"},
     "Page.navigate": {"loaderId": "L2", "frameId": "T"},
     "Page.createIsolatedWorld": {"executionContextId": 1},
-    "Runtime.callFunctionOn": {"result": {"value": {"url": "about:blank", "title": ""}}},
+    "Runtime.callFunctionOn": {"result": {"value": {"scripted": True, "url": "about:blank", "title": ""}}},
     "Runtime.evaluate": {"result": {"objectId": "O"}},
     "DOM.getOuterHTML": {"outerHTML": "<p>virtual</p>"},
 }
@@ -493,7 +493,7 @@ def failures(job: Job) -> list[str]:
 async def test_process_killed_costs_one_attempt_and_no_browser(
     kind: str, codes: list[str], patient: None, tmp_path: Path, site: Site, gate: trio.Event
 ) -> None:
-    async with open_run(tmp_path, workers=1) as service:
+    async with open_run(tmp_path, workers=1, pages_ahead=0) as service:
         job = await service.submit("screenshot", {"url": site.url("/gate"), **PICTURE})
         await site.seen("/gate")
         strike(service, kind, signal.SIGKILL)
@@ -503,6 +503,17 @@ async def test_process_killed_costs_one_attempt_and_no_browser(
         assert failures(job) == codes
         after = await ended(service, {"url": site.url("/ok"), **PICTURE}, "screenshot")
         assert (after.state, after.attempts, service.pool.launches) == (State.DONE, 1, 1)
+
+
+async def test_pages_ahead_that_lost_the_network_service_are_replaced(
+    patient: None, tmp_path: Path, site: Site
+) -> None:
+    async with open_run(tmp_path, workers=3) as service:
+        await ended(service, {"url": site.url("/ok")})
+        strike(service, NETWORK, signal.SIGKILL)
+        # The browser has a new one, without the proxies of contexts that were there.
+        job = await ended(service, {"url": site.url("/ok"), **PICTURE}, "screenshot")
+        assert (job.state, failures(job), service.pool.launches) == (State.DONE, ["browser_lost"], 1)
 
 
 async def test_browser_that_can_start_no_renderer_is_replaced(patient: None, tmp_path: Path, site: Site) -> None:
@@ -519,7 +530,7 @@ async def test_browser_that_can_start_no_renderer_is_replaced(patient: None, tmp
 async def test_stopped_renderer_is_its_page_s_timeout(
     patient: None, tmp_path: Path, site: Site, gate: trio.Event
 ) -> None:
-    async with open_run(tmp_path, workers=1) as service:
+    async with open_run(tmp_path, workers=1, pages_ahead=0) as service:
         job = await service.submit("scrape", {"url": site.url("/gate"), "timeout_ms": 1500})
         await site.seen("/gate")
         strike(service, "renderer", signal.SIGSTOP)
@@ -544,7 +555,7 @@ async def test_browser_that_draws_nothing_is_replaced(patient: None, tmp_path: P
 async def test_browser_whose_helper_is_stopped_is_replaced(
     kind: str, patient: None, tmp_path: Path, site: Site
 ) -> None:
-    async with open_run(tmp_path, workers=1) as service:
+    async with open_run(tmp_path, workers=1, pages_ahead=0) as service:
         await ended(service, {"url": site.url("/ok")})
         strike(service, kind, signal.SIGSTOP)
         job = await ended(service, {"url": site.url("/ok"), "timeout_ms": 2000})

@@ -5,13 +5,16 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import errno
 import json
 import logging
+import os
 import random
 import re
 import resource
 import socket
 import struct
+import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -1176,6 +1179,42 @@ async def test_small_answer_tells_its_length(api: Api) -> None:
     job = await api.ended("screenshot")
     answer = await api.get(f"/v1/jobs/{job.id}")
     assert answer.headers["Content-Length"] == str(len(await answer.get_data()))
+
+
+@pytest.mark.parametrize("rest", ["", "/result"])
+@pytest.mark.parametrize("read_bytes", [None, 0, 3, 10], ids=["not there", "nothing", "a part", "all"])
+async def test_small_result_is_whole_whatever_of_it_is_in_memory(
+    api: Api, monkeypatch: pytest.MonkeyPatch, rest: str, read_bytes: int | None
+) -> None:
+    def preadv(*_: object) -> int:
+        if read_bytes is None:
+            raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+        return read_bytes
+
+    job = await api.ended("screenshot")
+    path = grow(api, job, b"0123456789")
+    monkeypatch.setattr(os, "preadv", preadv)
+    answer = await api.get(f"/v1/jobs/{job.id}{rest}")
+    data = await answer.get_data() if rest else base64.b64decode((await answer.get_json())["result"]["image_base64"])
+    assert data == path.read_bytes()
+
+
+@pytest.mark.parametrize("rest", ["", "/result"])
+async def test_result_that_is_not_in_memory_is_not_read_in_the_event_loop(
+    api: Api, monkeypatch: pytest.MonkeyPatch, rest: str
+) -> None:
+    threads: list[threading.Thread] = []
+    run_sync = trio.to_thread.run_sync
+
+    async def in_thread(call: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
+        threads.append(threading.current_thread())
+        return await run_sync(call, *arguments, **options)
+
+    job = await api.ended("screenshot")
+    monkeypatch.setattr(os, "preadv", lambda *_: 0)
+    monkeypatch.setattr(trio.to_thread, "run_sync", in_thread)
+    assert (await api.get(f"/v1/jobs/{job.id}{rest}")).status_code == 200
+    assert len(threads) == 1
 
 
 def open_artifacts(api: Api) -> list[str]:

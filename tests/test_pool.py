@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import signal
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any, cast
 
@@ -18,37 +19,75 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 import cdp
 from cdp.browser import DISPOSE_TIMEOUT_S
-from cdp.errors import ConnectionClosed, LaunchError, TargetCrashed
-from cdp.pool import BACK_OFF_S, HUNG_S, LOOK_S, STABLE_S, WATCH_S, Limits, open_pool
+from cdp.errors import ConnectionClosed, LaunchError, SessionClosed, TargetCrashed
+from cdp.pool import BACK_OFF_S, HUNG_S, LOOK_S, MAX_CLOSING, NO_LIMITS, STABLE_S, WATCH_S, Limits, Pool, open_pool
+from cdp.processes import of_group
 from cdp.tasks import open_tasks
 
 from .site import OK_TEXT, Site
 
 QUICK_S = 20
+MOST_RENDERERS = 3
+"""Of two pages, and one in reserve that Chromium keeps."""
+
+
+@attrs.define(eq=False)
+class FakePage:
+    """A page that is none."""
+
+    browser: Fake
+    gone: bool = False
+    closed: bool = False
 
 
 @attrs.define(eq=False)
 class Fake:
-    """A browser that only counts its pages."""
+    """A browser that only counts its pages; as of a real one, what its end does to a page is ConnectionClosed."""
 
     pid: int
     product: str = "Fake/1"
     pages_open: int = 0
     pages_opened: int = 0
+    pages: list[FakePage] = attrs.field(factory=list)
+    """All that were opened."""
+    opening: trio.Event = attrs.field(factory=trio.Event)
+    """Pages are opened once this is set."""
+    closing: trio.Event = attrs.field(factory=trio.Event)
+    """And closed once this is."""
+    buggy: trio.Event = attrs.field(factory=trio.Event)
+    """Then a task of each page raises KeyError."""
     condemned: str | None = None
     ended: trio.Event = attrs.field(factory=trio.Event)
     closed: bool = False
     hung: bool = False
-    gone: bool = False
 
     @asynccontextmanager
-    async def open_page(self) -> AsyncIterator[Fake]:
+    async def open_page(self) -> AsyncIterator[FakePage]:
         self.pages_open += 1
         self.pages_opened += 1
+        page = FakePage(self)
         try:
-            yield self
+            with trio.CancelScope(shield=True):
+                await self.opening.wait()
+            if self.ended.is_set():
+                raise ConnectionClosed("it ended")
+            self.pages.append(page)
+            async with open_tasks() as tasks:
+                tasks.start_soon(self._fail)
+                yield page
+        except (SessionClosed, TargetCrashed, trio.Cancelled) as error:
+            if self.ended.is_set():
+                raise ConnectionClosed("it ended") from error
+            raise
         finally:
+            with trio.CancelScope(shield=True):
+                await self.closing.wait()
+            page.closed = True
             self.pages_open -= 1
+
+    async def _fail(self) -> None:
+        await self.buggy.wait()
+        raise KeyError("a bug")
 
     def condemn(self, reason: str) -> None:
         self.condemned = reason
@@ -69,6 +108,8 @@ class Factory:
     times: list[float] = attrs.field(factory=list)
     """When launches were tried."""
     fakes: list[Fake] = attrs.field(factory=list)
+    slow_to_open: bool = False
+    slow_to_close: bool = False
 
     @asynccontextmanager
     async def __call__(self) -> AsyncIterator[Any]:
@@ -76,11 +117,20 @@ class Factory:
         if self.faults:
             raise self.faults.pop(0)
         fake = Fake(pid=len(self.fakes) + 1)
+        if not self.slow_to_open:
+            fake.opening.set()
+        if not self.slow_to_close:
+            fake.closing.set()
         self.fakes.append(fake)
         try:
             yield fake
         finally:
             fake.closed = True
+
+
+def of(page: cdp.Page) -> Fake:
+    """The fake that a page is of."""
+    return cast(Fake, cast(Any, page).browser)
 
 
 async def test_pool_launches_as_many_browsers_as_asked_for() -> None:
@@ -97,13 +147,13 @@ async def test_pool_opens_pages_in_the_browser_with_the_fewest() -> None:
         for fake, pages in zip(factory.fakes, (2, 1, 3), strict=True):
             fake.pages_open = pages
         async with pool.open_page() as page:
-            assert page is factory.fakes[1]
+            assert of(page) is factory.fakes[1]
 
 
 async def test_pool_waits_with_a_page_for_a_browser(autojump_clock: MockClock) -> None:
     factory = Factory([LaunchError("not yet")])
     async with open_pool(factory) as pool, pool.open_page() as page:
-        assert page is factory.fakes[0]
+        assert of(page) is factory.fakes[0]
 
 
 async def test_pool_closes_a_browser_that_ended() -> None:
@@ -210,6 +260,341 @@ async def test_pool_leaves_the_body_s_exception_as_it_is() -> None:
             raise KeyError("mine")
 
 
+# Pages ahead
+
+
+@asynccontextmanager
+async def open_filled(factory: Factory, pages_ahead: int, limits: Limits = NO_LIMITS) -> AsyncIterator[Pool]:
+    """A pool of one browser, once nothing happens any more."""
+    async with open_pool(factory, limits=limits, pages_ahead=pages_ahead) as pool:
+        await wait_all_tasks_blocked()
+        yield pool
+
+
+def open_pages(fake: Fake) -> list[FakePage]:
+    return [page for page in fake.pages if not page.closed]
+
+
+async def test_page_ahead_is_the_next_one_taken() -> None:
+    factory = Factory()
+    async with open_filled(factory, 1) as pool:
+        (ahead,) = factory.fakes[0].pages
+        async with pool.open_page() as page:
+            assert cast(Any, page) is ahead
+
+
+async def test_pages_ahead_are_as_many_as_asked_for() -> None:
+    factory = Factory()
+    async with open_filled(factory, 3):
+        assert len(factory.fakes[0].pages) == 3
+
+
+async def test_pages_ahead_are_shared_out_among_browsers() -> None:
+    factory = Factory()
+    async with open_pool(factory, browsers=2, pages_ahead=0) as pool:
+        await wait_all_tasks_blocked()
+        pool._pages_ahead = 4
+        async with pool.open_page():
+            await wait_all_tasks_blocked()
+            assert sorted(len(fake.pages) for fake in factory.fakes) == [2, 3]
+
+
+async def test_page_ahead_that_is_taken_is_made_up_for() -> None:
+    factory = Factory()
+    async with open_filled(factory, 2) as pool, pool.open_page():
+        await wait_all_tasks_blocked()
+        assert len(factory.fakes[0].pages) == 3
+
+
+async def test_pages_ahead_are_no_more_than_asked_for_after_many_uses() -> None:
+    factory = Factory()
+    async with open_filled(factory, 2) as pool:
+        for _ in range(10):
+            async with pool.open_page():
+                pass
+        await wait_all_tasks_blocked()
+        assert len(open_pages(factory.fakes[0])) == 2
+
+
+async def test_page_that_is_open_is_taken_before_one_that_will_be() -> None:
+    factory = Factory()
+    async with open_filled(factory, 1) as pool:
+        fake = factory.fakes[0]
+        fake.opening = trio.Event()
+        pool._pages_ahead = 2
+        async with pool.open_page():
+            # One is on its way.
+            await wait_all_tasks_blocked()
+            fake.opening.set()
+            async with pool.open_page() as page:
+                assert cast(Any, page) in fake.pages
+
+
+async def test_user_waits_for_the_page_that_is_on_its_way() -> None:
+    factory = Factory(slow_to_open=True)
+    async with open_filled(factory, 1) as pool:
+        fake = factory.fakes[0]
+        fake.opening.set()
+        async with pool.open_page() as page:
+            assert cast(Any, page) is fake.pages[0]
+
+
+@pytest.mark.parametrize(("uses", "ahead"), [(1, 0), (2, 1), (3, 2), (4, 2)])
+async def test_last_use_of_a_browser_is_not_opened_ahead(uses: int, ahead: int) -> None:
+    factory = Factory()
+    async with open_filled(factory, 2, Limits(uses=uses)):
+        assert (len(factory.fakes), len(factory.fakes[0].pages)) == (1, ahead)
+
+
+async def test_pages_ahead_change_nothing_about_how_many_a_browser_gets(autojump_clock: MockClock) -> None:
+    factory = Factory()
+    async with open_filled(factory, 2, Limits(uses=3)) as pool:
+        seen = []
+        for _ in range(7):
+            async with pool.open_page() as page:
+                seen.append(factory.fakes.index(of(page)))
+        assert seen == [0, 0, 0, 1, 1, 1, 2]
+
+
+async def test_pages_ahead_of_a_retired_browser_are_closed(autojump_clock: MockClock) -> None:
+    factory = Factory()
+    async with open_filled(factory, 2) as pool:
+        pool._retire(pool._lives[0], "memory", "it holds too much")
+        await trio.sleep(2 * LOOK_S)
+        assert (len(open_pages(factory.fakes[0])), factory.fakes[0].closed) == (0, True)
+
+
+async def test_pages_ahead_are_opened_in_the_successor(autojump_clock: MockClock) -> None:
+    factory = Factory()
+    async with open_filled(factory, 2) as pool:
+        await trio.sleep(STABLE_S)
+        pool._retire(pool._lives[0], "memory", "it holds too much")
+        await wait_all_tasks_blocked()
+        assert len(open_pages(factory.fakes[1])) == 2
+
+
+async def test_pages_ahead_do_not_keep_an_idle_browser(autojump_clock: MockClock) -> None:
+    factory = Factory()
+    async with open_filled(factory, 2, Limits(idle_s=60)):
+        await trio.sleep(60 + 3 * LOOK_S)
+        assert (len(factory.fakes), factory.fakes[0].closed, open_pages(factory.fakes[0])) == (1, True, [])
+
+
+async def test_pages_ahead_are_opened_again_on_demand(autojump_clock: MockClock) -> None:
+    factory = Factory()
+    async with open_filled(factory, 2, Limits(idle_s=60)) as pool:
+        await trio.sleep(1000)
+        async with pool.open_page():
+            await wait_all_tasks_blocked()
+            assert len(open_pages(factory.fakes[1])) == 3
+
+
+async def test_page_ahead_of_a_browser_that_ended_is_not_taken(autojump_clock: MockClock) -> None:
+    factory = Factory()
+    async with open_filled(factory, 2) as pool:
+        factory.fakes[0].ended.set()
+        async with pool.open_page() as page:
+            assert of(page) is factory.fakes[1]
+
+
+async def test_pages_ahead_of_a_browser_that_ended_are_closed(autojump_clock: MockClock) -> None:
+    factory = Factory()
+    async with open_filled(factory, 2):
+        factory.fakes[0].ended.set()
+        await wait_all_tasks_blocked()
+        assert (open_pages(factory.fakes[0]), factory.fakes[0].closed) == ([], True)
+
+
+async def test_page_ahead_whose_renderer_died_is_not_taken() -> None:
+    factory = Factory()
+    async with open_filled(factory, 2) as pool:
+        dead, alive = factory.fakes[0].pages
+        dead.gone = True
+        async with pool.open_page() as page:
+            await wait_all_tasks_blocked()
+            assert (cast(Any, page), dead.closed) == (alive, True)
+
+
+async def test_page_ahead_that_died_is_made_up_for() -> None:
+    factory = Factory()
+    async with open_filled(factory, 1) as pool:
+        factory.fakes[0].pages[0].gone = True
+        async with pool.open_page() as page:
+            await wait_all_tasks_blocked()
+            assert len(open_pages(factory.fakes[0])) == 2
+            assert not cast(Any, page).gone
+
+
+async def test_page_ahead_with_a_bug_is_told_of_and_not_taken(caplog: pytest.LogCaptureFixture) -> None:
+    factory = Factory()
+    async with open_filled(factory, 1) as pool:
+        fake = factory.fakes[0]
+        fake.buggy.set()
+        await wait_all_tasks_blocked()
+        fake.buggy = trio.Event()
+        async with pool.open_page() as page:
+            assert cast(Any, page) in fake.pages[1:]
+    assert "a page that was opened ahead is lost" in caplog.text
+
+
+async def test_pool_closes_its_pages_at_its_end() -> None:
+    factory = Factory()
+    async with open_filled(factory, 3) as pool:
+        async with pool.open_page():
+            pass
+    assert (factory.fakes[0].pages_open, open_pages(factory.fakes[0])) == (0, [])
+
+
+# How the use of a page ends
+
+
+class Mine(Exception):
+    """An error of the body's own."""
+
+
+async def test_page_is_closed_behind_its_use() -> None:
+    factory = Factory(slow_to_close=True)
+    async with open_filled(factory, 0) as pool:
+        async with pool.open_page():
+            pass
+        fake = factory.fakes[0]
+        assert len(open_pages(fake)) == 1
+        fake.closing.set()
+        await wait_all_tasks_blocked()
+        assert open_pages(fake) == []
+
+
+async def test_page_is_closed_behind_a_use_that_failed_by_itself() -> None:
+    factory = Factory(slow_to_close=True)
+    async with open_filled(factory, 0) as pool:
+        with pytest.raises(Mine):
+            async with pool.open_page():
+                raise Mine
+        assert len(open_pages(factory.fakes[0])) == 1
+        factory.fakes[0].closing.set()
+        await wait_all_tasks_blocked()
+        assert open_pages(factory.fakes[0]) == []
+
+
+async def test_pages_that_are_closed_behind_their_use_are_bounded(autojump_clock: MockClock) -> None:
+    factory = Factory(slow_to_close=True)
+    async with open_filled(factory, 0) as pool:
+        for _ in range(MAX_CLOSING):
+            async with pool.open_page():
+                pass
+        with trio.move_on_after(60) as waiting:
+            async with pool.open_page():
+                pass
+        assert waiting.cancelled_caught
+        factory.fakes[0].closing.set()
+
+
+async def test_pages_in_use_do_not_count_as_closing(autojump_clock: MockClock) -> None:
+    factory = Factory(slow_to_close=True)
+    async with open_filled(factory, 3) as pool, AsyncExitStack() as stack:
+        for _ in range(MAX_CLOSING):
+            await stack.enter_async_context(pool.open_page())
+        with trio.fail_after(60):
+            async with pool.open_page():
+                pass
+        factory.fakes[0].closing.set()
+
+
+@pytest.mark.parametrize("error", [SessionClosed("the session"), TargetCrashed("the target")])
+async def test_loss_of_a_page_that_was_its_browser_s_end_is_that(error: Exception) -> None:
+    factory = Factory()
+    async with open_filled(factory, 1) as pool:
+        with pytest.raises(ConnectionClosed, match="it ended") as caught:  # noqa: PT012
+            async with pool.open_page():
+                factory.fakes[0].ended.set()
+                raise error
+        assert caught.value.__cause__ is error
+
+
+@pytest.mark.parametrize("error", [SessionClosed("the session"), TargetCrashed("the target"), Mine()])
+async def test_error_of_a_use_leaves_as_it_is(error: Exception) -> None:
+    async with open_filled(Factory(), 1) as pool:
+        with pytest.raises(type(error)) as caught:
+            async with pool.open_page():
+                raise error
+        assert caught.value is error
+
+
+async def test_loss_of_a_page_is_told_when_the_page_is_closed(autojump_clock: MockClock) -> None:
+    factory = Factory(slow_to_close=True)
+    async with open_filled(factory, 0) as pool:
+        fake = factory.fakes[0]
+
+        async def lose() -> None:
+            with pytest.raises(ConnectionClosed):
+                async with pool.open_page():
+                    raise SessionClosed("the session")
+
+        async with open_tasks() as tasks:
+            tasks.start_soon(lose)
+            await wait_all_tasks_blocked()
+            assert fake.pages_open == 1
+            fake.condemn("it closed no context")
+            fake.closing.set()
+            await wait_all_tasks_blocked()
+
+
+async def test_timeout_that_was_the_browser_s_end_is_that(autojump_clock: MockClock) -> None:
+    factory = Factory()
+    async with open_filled(factory, 1) as pool:
+        with pytest.raises(ConnectionClosed, match="it ended"), trio.move_on_after(1):  # noqa: PT012
+            async with pool.open_page():
+                factory.fakes[0].ended.set()
+                await trio.sleep_forever()
+
+
+async def test_timeout_closes_the_page_before_it_ends(autojump_clock: MockClock) -> None:
+    factory = Factory()
+    async with open_filled(factory, 0) as pool:
+        with trio.move_on_after(1) as scope:
+            async with pool.open_page():
+                await trio.sleep_forever()
+        assert (scope.cancelled_caught, open_pages(factory.fakes[0])) == (True, [])
+
+
+async def test_page_that_nobody_waits_for_any_more_is_not_left_over(autojump_clock: MockClock) -> None:
+    factory = Factory(slow_to_open=True)
+    async with open_filled(factory, 0) as pool:
+        with trio.move_on_after(1) as scope:
+            async with pool.open_page():
+                pass
+        factory.fakes[0].opening.set()
+        await wait_all_tasks_blocked()
+        assert (scope.cancelled_caught, open_pages(factory.fakes[0])) == (True, [])
+
+
+async def test_bug_in_a_task_of_the_page_reaches_its_user() -> None:
+    factory = Factory()
+    async with open_filled(factory, 1) as pool:
+        with pytest.raises(ExceptionGroup) as caught, trio.fail_after(QUICK_S):  # noqa: PT012
+            async with pool.open_page():
+                factory.fakes[0].buggy.set()
+                await trio.sleep_forever()
+        assert caught.value.split(KeyError)[0] is not None
+
+
+async def test_browser_that_ends_while_it_opens_a_page_is_its_user_s_fault(autojump_clock: MockClock) -> None:
+    factory = Factory(slow_to_open=True)
+    async with open_filled(factory, 0) as pool:
+        fake = factory.fakes[0]
+
+        async def end() -> None:
+            await trio.sleep(1)
+            fake.ended.set()
+            fake.opening.set()
+
+        async with open_tasks() as tasks:
+            tasks.start_soon(end)
+            with pytest.raises(ConnectionClosed, match="it ended"):
+                async with pool.open_page():
+                    pass
+
+
 # Real browsers
 
 
@@ -275,7 +660,7 @@ async def test_pool_gives_a_browser_so_many_pages(autojump_clock: MockClock) -> 
         seen = []
         for _ in range(5):
             async with pool.open_page() as page:
-                seen.append(factory.fakes.index(cast(Any, page)))
+                seen.append(factory.fakes.index(of(page)))
         assert (seen, pool.retired) == ([0, 0, 1, 1, 2], {"uses": 2})
 
 
@@ -315,7 +700,7 @@ async def test_browser_alone_is_for_its_body_only(autojump_clock: MockClock) -> 
         async with pool.open_page() as shared, pool.alone() as open_page:
             await trio.sleep(100)
             async with open_page() as alone, pool.open_page() as third:
-                assert (shared, alone, third) == (factory.fakes[0], factory.fakes[1], factory.fakes[0])
+                assert [of(page).pid for page in (shared, alone, third)] == [1, 2, 1]
         await trio.sleep(2 * LOOK_S)
         assert [fake.closed for fake in factory.fakes] == [False, True]
 
@@ -346,7 +731,7 @@ async def test_browser_alone_that_cannot_be_started_is_that_of_the_pool() -> Non
         await pool.ready()
         factory.faults.append(LaunchError("gone"))
         async with pool.alone() as open_page, open_page() as page:
-            assert page is factory.fakes[0]
+            assert of(page) is factory.fakes[0]
 
 
 async def test_browser_alone_closes_a_cancelled_page_at_once(policy: cdp.AddressPolicy) -> None:
@@ -402,7 +787,7 @@ async def test_pool_starts_a_browser_again_on_demand(autojump_clock: MockClock) 
         assert len(factory.fakes) == 1
         began = trio.current_time()
         async with pool.open_page() as page:
-            assert (page, trio.current_time()) == (factory.fakes[1], began)
+            assert (of(page), trio.current_time()) == (factory.fakes[1], began)
 
 
 async def test_pool_without_a_limit_keeps_its_browser(autojump_clock: MockClock) -> None:
@@ -445,6 +830,75 @@ async def test_pool_replaces_a_browser_that_holds_too_much(policy: cdp.AddressPo
                     await pool.changed()
                 assert OK_TEXT in await page.html()
         assert pool.retired == {"memory": 1}
+
+
+async def test_page_ahead_has_its_own_cookies_and_storage(policy: cdp.AddressPolicy, site: Site) -> None:
+    keep = "document.cookie = 'a=1; max-age=999'; localStorage.a = 1; caches.open('a').then(() => 0)"
+    kept = "caches.keys().then(names => [document.cookie, localStorage.length, names.length])"
+    async with open_pool(opener(policy), pages_ahead=1) as pool:
+        # The second is opened while the first is in use.
+        async with pool.open_page() as first, pool.open_page() as second:
+            await first.navigate(site.url("/ok"))
+            await first.evaluate(keep)
+            await second.navigate(site.url("/ok"))
+            assert await second.evaluate(kept) == ["", 0, 0]
+
+
+async def test_page_ahead_that_was_killed_is_not_taken(policy: cdp.AddressPolicy, site: Site) -> None:
+    async with open_pool(opener(policy), pages_ahead=2) as pool:
+        with trio.fail_after(QUICK_S):
+            async with pool.open_page() as page:
+                await page.navigate(site.url("/ok"))
+            (life,) = pool._lives
+            for hosted in life.ahead:
+                await hosted.opened.wait()
+            assert life.browser.pid is not None
+            waiting = [hosted.page for hosted in life.ahead if hosted.page is not None]
+            for process in of_group(life.browser.pid):
+                if process.is_renderer():
+                    os.kill(process.pid, signal.SIGKILL)
+            for one in waiting:
+                await one.session.ended.wait()
+            async with pool.open_page() as page:
+                await page.navigate(site.url("/ok"))
+                assert OK_TEXT in await page.html()
+        assert pool.launches == 1
+
+
+async def test_pool_with_pages_ahead_ends_without_a_warning(
+    policy: cdp.AddressPolicy, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with open_pool(opener(policy), pages_ahead=2) as pool, pool.open_page():
+        caplog.clear()
+    assert caplog.messages == []
+
+
+async def test_pages_ahead_leave_nothing_behind(policy: cdp.AddressPolicy, site: Site) -> None:
+    async with open_pool(opener(policy), pages_ahead=2) as pool:
+
+        async def use() -> None:
+            async with pool.open_page() as page:
+                await page.navigate(site.url("/ok"))
+
+        async def renderers() -> int:
+            """How many there are once those of closed pages are gone."""
+            (life,) = pool._lives
+            assert life.browser.pid is not None
+            while len(life.hosts) > 2 or any(not hosted.opened.is_set() for hosted in life.hosts):  # noqa: ASYNC110
+                await trio.sleep(0.01)
+            group, count = life.browser.pid, math.inf
+            for _ in range(100):
+                count = min(count, sum(process.is_renderer() for process in of_group(group)))
+                if count <= MOST_RENDERERS:
+                    break
+                await trio.sleep(0.05)
+            return int(count)
+
+        with trio.fail_after(2 * QUICK_S):
+            for _ in range(30):
+                await use()
+            assert await renderers() <= MOST_RENDERERS
+            assert (pool._lives[0].browser.pages_open, len(pool._lives[0].hosts)) == (2, 2)
 
 
 # The watchdog's question

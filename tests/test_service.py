@@ -135,7 +135,7 @@ class FakePage:
     async def prepare(self, options: PageOptions) -> None:
         self._pool.prepared.append(options)
 
-    async def navigate(self, url: str, *, wait_until: str) -> None:
+    async def navigate(self, url: str, *, wait_until: str, hold: bool) -> None:
         self._url = url
         self._pool.visited.append(url)
         self._pool.notify()
@@ -145,6 +145,9 @@ class FakePage:
         await trio.lowlevel.checkpoint()
 
     async def come_back(self) -> None:
+        pass
+
+    async def keep_document(self) -> None:
         pass
 
     async def dress(self) -> None:
