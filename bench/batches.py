@@ -18,7 +18,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 import attrs
 import trio
 
-WIDTH_PX, HEIGHT_PX = 1280, 720
+WIDTH_PX, HEIGHT_PX = 1280, 800
 
 Taken = Callable[[bytes], None]
 Capture = Callable[[str, Taken], Awaitable[None]]

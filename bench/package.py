@@ -27,7 +27,7 @@ async def capture(pool: cdp.Pool, url: str, taken: Taken) -> None:
 async def main() -> None:
     """Be a worker."""
     policy = cdp.AddressPolicy.parse(["127.0.0.0/8"])
-    async with cdp.open_pool(functools.partial(cdp.open_browser, policy=policy)) as pool:
+    async with cdp.open_pool(functools.partial(cdp.open_browser, policy=policy), pages_ahead=2) as pool:
         await pool.ready()
         await obey(functools.partial(capture, pool))
 

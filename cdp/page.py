@@ -23,6 +23,7 @@ from .errors import (
     CommandError,
     InvalidOption,
     InvalidSelector,
+    NavigationError,
     NotAPage,
     ScriptError,
     SelectorNotFound,
@@ -52,6 +53,8 @@ CRASH_NEWS_S = 1.0
 # What is told to stop answers within this time, else it is told again, so often.
 STOPPED_S = 0.3
 MAX_STOPS = 3
+# How long a document that is opened again may take.
+BEGINNING_S = 3.0
 # Dialogs and new windows can come without end.
 MAX_DIALOGS_TOLD = 20
 # Even a wait of 0 ms looks once.
@@ -183,7 +186,7 @@ class Page:
         self._block_ads = False
         self._kept = False
         # Of a document that does not change by itself, and that nobody changed since, with its loader's id.
-        self._glance: tuple[str, dict[str, Any]] | None = None
+        self._glance: tuple[str, settle.Glance] | None = None
         # The URL that was opened last, while it can be opened once more.
         self._opened_url: str | None = None
         # The browser's own page about the navigation that failed last, which may come late.
@@ -337,7 +340,11 @@ class Page:
             await self.stop()
             # Where one document is just giving way to the next, that is refused or comes too early.
             if await self._answers(STOPPED_S):
-                return
+                break
+        if "DOMContentLoaded" not in self._frame.document.lifecycle:
+            # One that was stopped at its beginning is never drawn (Chromium 156). Opened again, it goes nowhere.
+            with trio.move_on_after(BEGINNING_S), contextlib.suppress(NavigationError, NotAPage):
+                await self.navigate(self._frame.url, hold=False)
 
     async def _hold(self, why: str) -> None:
         self.warn(why)
@@ -572,30 +579,31 @@ class Page:
         """`keep_document` before a wait, for a page that can make itself move."""
         if self._kept:
             return
-        seen: dict[str, Any] = {"scripted": True}
+        scripted = True
 
         async def look() -> None:
-            seen.update(await self.glance())
+            nonlocal scripted
+            scripted = (await self.glance()).scripted
 
         # A page that sets out answers no more. A refresh is announced after the load event only.
         await self._caught_up()
         if "load" in self._frame.document.lifecycle and not self._frame.leaves and await self.while_here(look):
             await self._caught_up()
-        if seen["scripted"] or self._frame.leaves:
+        if scripted or self._frame.leaves:
             await self.keep_document()
 
-    async def glance(self) -> dict[str, Any]:
-        """See `settle.GLANCE`; of a document that cannot change by itself, and that nobody changed, that of before."""
+    async def glance(self) -> settle.Glance:
+        """A look at the document; of one that cannot change by itself, and that nobody changed, that of before."""
         if (still := self._still) is not None:
             return still
         loader_id = self._frame.document.loader_id
-        seen: dict[str, Any] = await self.call(settle.GLANCE, self.javascript, MAX_REPORTED_CHARS)
-        if "load" in self._frame.document.lifecycle and not (seen["scripted"] or self._kept):
+        seen = settle.Glance(**await self.call(settle.GLANCE, self.javascript, MAX_REPORTED_CHARS))
+        if "load" in self._frame.document.lifecycle and not (seen.scripted or self._kept):
             self._glance = (loader_id, seen)
         return seen
 
     @property
-    def _still(self) -> dict[str, Any] | None:
+    def _still(self) -> settle.Glance | None:
         """The glance at a document that is as it was then."""
         if self._glance is None or self._glance[0] != self._frame.document.loader_id:
             return None
@@ -605,7 +613,7 @@ class Page:
     def at_rest(self) -> bool:
         """Whether it is known that nothing in the document moves."""
         still = self._still
-        return still is not None and not still["moves"]
+        return still is not None and not still.moves
 
     def still_loading(self, among: Iterable[str] | None = None) -> str:
         """What is in flight, all or of some requests, for a message; empty when nothing is."""
@@ -717,7 +725,7 @@ class Page:
     async def info(self) -> PageInfo:
         """URL and title of the current document."""
         said = await self.glance()
-        return PageInfo(network.without_credentials(_printable(said["url"])), _printable(said["title"]))
+        return PageInfo(network.without_credentials(_printable(said.url)), _printable(said.title))
 
     async def html(self, selector: str | None = None, *, include_shadow_dom: bool = False) -> str:
         """The live document as HTML, doctype included, or the first element of a selector (`DOM.getOuterHTML`).

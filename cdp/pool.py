@@ -18,7 +18,7 @@ import attrs
 import trio
 
 from .browser import Browser
-from .errors import ConnectionClosed, LaunchError, SessionClosed, TargetCrashed
+from .errors import CDPError, ConnectionClosed, LaunchError, SessionClosed, TargetCrashed
 from .page import Page
 from .processes import of_group
 from .tasks import in_thread, open_tasks
@@ -197,6 +197,7 @@ class Pool:
         finally:
             self._users -= 1
             self._unused_since = trio.current_time()
+            self._open_ahead()
 
     async def _take(self) -> _Hosted:
         """A page for one user."""
@@ -249,11 +250,15 @@ class Pool:
             closing = [one for life in self._lives for one in life.hosts if one.released.is_set()]
             if len(closing) > MAX_CLOSING:
                 await hosted.closed.wait()
+        if hosted.user.cancelled_caught:
+            raise ConnectionClosed("the pool is closed")
 
     def _open_ahead(self) -> None:
         """Have as many pages ready as are wanted, or on their way."""
         uses = self._limits.uses
-        while sum(len(life.ahead) for life in self._usable()) < self._pages_ahead:
+        # Where all is in use, one more is enough to keep the browser busy; idle ones cost it 1 to 3 % then.
+        wanted = max(self._pages_ahead - self._users, min(1, self._pages_ahead))
+        while sum(len(life.ahead) for life in self._usable()) < wanted:
             # The last use of a browser is for who needs it.
             lives = [life for life in self._usable() if uses is None or life.pages + 1 < uses]
             if not lives or self._closing:
@@ -290,10 +295,15 @@ class Pool:
                         await trio.lowlevel.checkpoint()
                     elif hosted.thrown is not None:
                         raise hosted.thrown
+        except CDPError as error:
+            hosted.fault = error
+            if not (hosted.taken or life.browser.ended.is_set()):
+                logger.warning("a page that was opened ahead is lost: %s", error)
         except Exception as error:
             hosted.fault = error
-            if not hosted.taken:
-                logger.warning("a page that was opened ahead is lost: %s", error)
+            if hosted.thrown is None and (hosted.released.is_set() or not hosted.taken):
+                # Nobody else will.
+                logger.error("the task of a page broke", exc_info=error)
         finally:
             life.hosts.discard(hosted)
             if hosted in life.ahead:
@@ -423,7 +433,10 @@ def _held_bytes(group: int | None) -> list[tuple[int, int, bool]]:
 async def open_pool(
     open_one: OpenBrowser, *, browsers: int = 1, limits: Limits = NO_LIMITS, pages_ahead: int = 0
 ) -> AsyncIterator[Pool]:
-    """Keep `browsers` browsers, each opened by `open_one`, and `pages_ahead` pages ready, until the body ends."""
+    """Keep `browsers` browsers, each opened by `open_one`, until the body ends.
+
+    Of `pages_ahead` pages, those that are not in use are ready; one at least.
+    """
     async with open_tasks() as tasks:
         pool = Pool(tasks, open_one, browsers, limits, pages_ahead)
         for _ in range(browsers):

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
+import attrs
 import trio
 
 from .selectors import ROOTS
@@ -115,8 +116,7 @@ const missing = whole => {
 };
 """
 )
-# All that is asked of a document that stays as it is, in one call.
-# -> {scripted, url, title} and of one without scripts {missing: {view, whole}, moves: it has animations, or a caret}
+# All that is asked of a document that stays as it is, in one call. -> what makes a `Glance`
 GLANCE = (
     "(javascript, limit) => {"
     + _SCRIPTED
@@ -128,9 +128,12 @@ GLANCE = (
   };
   const told = {url: document.URL.slice(0, limit), title: document.title.slice(0, limit)};
   if (javascript && scripted()) return {scripted: true, ...told};
+  const {images, fonts} = missing(true);
   return {
     scripted: false,
-    missing: {view: missing(false), whole: missing(true)},
+    images,
+    images_in_view: missing(false).images,
+    fonts,
     moves: roots().some(root => root.getAnimations().length > 0
       || root.activeElement !== null && root.activeElement !== document.body),
     ...told,
@@ -157,6 +160,22 @@ _SCROLL_TO = """top => {
 }"""
 
 
+@attrs.frozen(kw_only=True)
+class Glance:
+    """A document as it is."""
+
+    url: str
+    title: str
+    scripted: bool
+    """It may change by itself. Of one that does, the rest is not looked at."""
+    images: bool = True
+    images_in_view: bool = True
+    fonts: bool = True
+    """There are some on their way."""
+    moves: bool = True
+    """There are animations, or a caret."""
+
+
 def quietly(step: str) -> None:
     """Tell nobody."""
 
@@ -178,7 +197,7 @@ async def settle(page: Page, tell: Callable[[str], None] = quietly, *, whole_pag
 
 async def _settle_document(page: Page, tell: Callable[[str], None], whole_page: bool) -> None:
     glance = await page.glance()
-    scripted = glance["scripted"]
+    scripted = glance.scripted
     if scripted:
         await page.call(_CHANGED_MS_AGO)
     tell("requests")
@@ -199,16 +218,16 @@ async def _settle_document(page: Page, tell: Callable[[str], None], whole_page: 
         # What never rests is shown as it is: an animation has no better moment.
         with trio.move_on_after(CANVAS_BUDGET_S):
             await page.call(_CANVASES_STILL, whole_page, CANVAS_POLL_MS, CANVAS_ALIKE)
+    fonts, images = glance.fonts, glance.images if whole_page else glance.images_in_view
     if scripted or pending:
         missing = await page.call("whole => {" + _MISSING + "return missing(whole); }", whole_page)
-    else:
-        missing = glance["missing"]["whole" if whole_page else "view"]
+        fonts, images = missing["fonts"], missing["images"]
     tell("fonts")
-    if missing["fonts"]:
+    if fonts:
         fonts_s = FONTS_BUDGET_S if in_time else LATE_BUDGET_S
         await _within(page, fonts_s, lambda: page.call(_FONTS_READY), lambda: "fonts are not ready")
     tell("images")
-    if missing["images"]:
+    if images:
         await images_ready(page, IMAGES_BUDGET_S if in_time else LATE_BUDGET_S, whole_page=whole_page)
     tell("frames")
     if scripted:

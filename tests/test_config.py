@@ -29,6 +29,7 @@ SETTINGS: list[tuple[str, str, object]] = [
     ("workers", "7", 7),
     ("browser", "chromium", "chromium"),
     ("browsers", "3", 3),
+    ("pages_ahead", "0", 0),
     ("browser_uses", "0", 0),
     ("browser_memory", "268435456", 2**28),
     ("browser_idle", "60", 60.0),

@@ -49,6 +49,63 @@ async def test_viewport_is_the_screen_s_size(page: cdp.Page, site: Site, viewpor
     assert await page.evaluate("[screen.width, screen.height]") == [viewport.width, viewport.height]
 
 
+OUTER = "<script>const outer = [outerWidth, outerHeight]</script>"
+
+
+@pytest.mark.parametrize("viewport", [Viewport(), Viewport(1900, 1000), PHONE])
+async def test_window_is_as_large_as_the_viewport(page: cdp.Page, site: Site, viewport: Viewport) -> None:
+    await page.prepare(PageOptions(viewport=viewport))
+    await page.navigate(site.add("/outer", OUTER))
+    assert await page.evaluate("outer") == [viewport.width, viewport.height]
+
+
+@pytest.mark.parametrize("viewport", [Viewport(), Viewport(1900, 1000), PHONE])
+async def test_window_of_a_document_of_the_client_s_is_as_large_as_the_viewport(
+    page: cdp.Page, viewport: Viewport
+) -> None:
+    await page.prepare(PageOptions(viewport=viewport))
+    await page.set_content(OUTER, None)
+    assert await page.evaluate("outer") == [viewport.width, viewport.height]
+
+
+async def test_window_of_a_frame_is_as_large_as_the_viewport(page: cdp.Page, site: Site) -> None:
+    await page.navigate(site.add("/framed", f"<iframe src='{site.add('/outer', OUTER)}'></iframe>"))
+    assert await page.evaluate("[frames[0].outerWidth, frames[0].outerHeight]") == [1280, 800]
+
+
+@pytest.mark.parametrize("script", ["var outerWidth = 7", "'use strict'; outerWidth = 7", "window.outerWidth = 7"])
+async def test_size_of_the_window_can_be_replaced_by_the_page(page: cdp.Page, site: Site, script: str) -> None:
+    await page.navigate(site.add("/own", f"<script>{script}</script>"))
+    assert await page.evaluate("outerWidth") == 7
+
+
+def test_new_page_is_not_told_what_it_is() -> None:
+    told = [method for method, _ in emulation.at_first(RenderOptions(), product=PRODUCT, user_agent=WINDOWS_CHROME)]
+    assert told == [
+        "Emulation.setDeviceMetricsOverride",
+        "Emulation.setUserAgentOverride",
+        "Emulation.setLocaleOverride",
+        "Emulation.setTimezoneOverride",
+    ]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        RenderOptions(viewport=PHONE),
+        RenderOptions(color_scheme="dark"),
+        RenderOptions(reduced_motion=False),
+        RenderOptions(media="print"),
+        RenderOptions(geolocation=Geolocation(1, 2)),
+        RenderOptions(javascript=False),
+    ],
+)
+def test_new_page_is_told_what_it_is_not(options: RenderOptions) -> None:
+    browser = {"product": PRODUCT, "user_agent": WINDOWS_CHROME}
+    plain = emulation.at_first(RenderOptions(), **browser)
+    assert len(emulation.at_first(options, **browser)) == len(plain) + 1
+
+
 @pytest.mark.parametrize(
     ("viewport", "orientation"),
     [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import io
 import json
 import re
 from collections.abc import AsyncIterator
@@ -11,12 +12,14 @@ from typing import Any
 import pytest
 import trio
 import trio.testing
+from PIL import Image
 
 import cdp
 from cdp import frame, settle
 from cdp import page as module
+from cdp.actions import perform
 from cdp.errors import InvalidOption, NavigationError, NotAPage, SessionClosed, TargetCrashed, TooLarge
-from cdp.options import Cookie, PageOptions, Viewport, WaitFor, WaitUntil
+from cdp.options import CaptureOptions, Click, Cookie, PageOptions, Viewport, WaitFor, WaitUntil
 
 from .site import (
     DOWNLOAD_BYTES,
@@ -1252,3 +1255,86 @@ async def test_debugging_port_stays_refused_when_another_user_of_the_browser_is_
     place = browser_endpoint.removeprefix("ws://").partition("/")[0]
     with pytest.raises(NavigationError, match="is this service's own"):
         await page.navigate(f"http://{place}/json/version")
+
+
+# Pages without scripts
+
+MOVING = "<style>@keyframes k {{ from {{ background: red }} to {{ background: lime }} }}{}</style><div id=a></div>"
+BOX = "#a { width: 300px; height: 300px; %s }"
+QUIET_PAGES = {
+    "text": "<p>text",
+    "field with the caret": "<style>input { font-size: 60px }</style><input autofocus value=words>",
+    "animation": MOVING.format(BOX % "animation: k 9s linear forwards"),
+    "animation without an end": MOVING.format(BOX % "animation: k 9s linear infinite"),
+    "animation that waits": MOVING.format(BOX % "animation: k 9s linear 1s forwards"),
+    "transition": MOVING.format(
+        BOX % "background: lime; transition: background 9s; @starting-style { background: red }"
+    ),
+    "lazy picture": '<img loading=lazy src="/image.png?delay_ms=200">',
+    "picture below": '<div style="height:3000px"></div><img loading=lazy src="/image.png?delay_ms=100">',
+    "frame": '<iframe src="/ok"></iframe>',
+    "font": '<style>@font-face { font-family: f; src: url("/font.ttf?ms=200") } p { font: 40px f }</style><p>words',
+}
+
+
+def pixels(picture: cdp.Picture) -> bytes:
+    with Image.open(io.BytesIO(picture.data)) as image:
+        return image.convert("RGB").tobytes()
+
+
+@pytest.mark.parametrize("full_page", [False, True])
+@pytest.mark.parametrize("kind", QUIET_PAGES)
+async def test_picture_of_a_page_at_rest_is_that_of_one_looked_at_again(
+    page: cdp.Page, site: Site, kind: str, full_page: bool
+) -> None:
+    await page.navigate(site.add("/still", f"<!DOCTYPE html>{QUIET_PAGES[kind]}"), wait_until="auto")
+    await page.settle(whole_page=full_page)
+    options = CaptureOptions(format="png", full_page=full_page)
+    first = await page.screenshot(options)
+    # From now on nothing is known of it.
+    await page.keep_document()
+    await page.settle(whole_page=full_page)
+    assert pixels(first) == pixels(await page.screenshot(options))
+
+
+@pytest.mark.parametrize("wait_until", ["load", "auto"])
+async def test_animation_of_an_injected_sheet_is_brought_to_its_end(
+    page: cdp.Page, site: Site, wait_until: WaitUntil
+) -> None:
+    css = MOVING.format(BOX % "animation: k 9s linear forwards").partition("<style>")[2].partition("</style>")[0]
+    url = site.add("/still", "<!DOCTYPE html><style>body { margin: 0 }</style><div id=a></div>")
+    await page.prepare(PageOptions(url=url, css=(css,)))
+    await page.navigate(url, wait_until=wait_until)
+    await page.dress()
+    if wait_until == "auto":
+        await page.settle()
+    with Image.open(io.BytesIO((await page.screenshot()).data)) as image:
+        assert image.convert("RGB").getpixel((100, 100)) == (0, 255, 0)
+
+
+async def test_animation_of_an_action_is_brought_to_its_end(page: cdp.Page, site: Site) -> None:
+    sheet = "#b:focus ~ #a { background: lime } #a { background: red; transition: background 9s } body { margin: 0 }"
+    sheet += "#b { position: absolute; top: 500px }"
+    await page.navigate(
+        site.add("/still", f"<!DOCTYPE html><style>{sheet}{BOX % ''}</style><input id=b><div id=a></div>")
+    )
+    await page.settle()
+    assert page.at_rest
+    await perform(page, Click(type="click", selector="#b"), 0)
+    with Image.open(io.BytesIO((await page.screenshot()).data)) as image:
+        assert image.convert("RGB").getpixel((100, 100)) == (0, 255, 0)
+
+
+async def test_info_right_after_a_script_is_new(page: cdp.Page, site: Site) -> None:
+    await page.navigate(site.add("/still", "<!DOCTYPE html><title>one</title>"))
+    assert (await page.info()).title == "one"
+    await page.evaluate("document.title = 'two'; history.replaceState(null, '', '/other')")
+    assert await page.info() == module.PageInfo(site.url("/other"), "two")
+
+
+async def test_info_right_after_an_action_is_new(page: cdp.Page, site: Site) -> None:
+    await page.navigate(site.add("/still", "<!DOCTYPE html><a href='#there'>go</a>"))
+    await page.settle()
+    assert page.at_rest
+    await perform(page, Click(type="click", selector="a"), 0)
+    assert (await page.info()).url == site.url("/still#there")

@@ -65,7 +65,7 @@ class Fake:
     async def open_page(self) -> AsyncIterator[FakePage]:
         self.pages_open += 1
         self.pages_opened += 1
-        page = FakePage(self)
+        page, fault = FakePage(self), None
         try:
             with trio.CancelScope(shield=True):
                 await self.opening.wait()
@@ -76,14 +76,15 @@ class Fake:
                 tasks.start_soon(self._fail)
                 yield page
         except (SessionClosed, TargetCrashed, trio.Cancelled) as error:
-            if self.ended.is_set():
-                raise ConnectionClosed("it ended") from error
+            fault = error
             raise
         finally:
             with trio.CancelScope(shield=True):
                 await self.closing.wait()
             page.closed = True
             self.pages_open -= 1
+            if self.ended.is_set() and fault is not None:
+                raise ConnectionClosed("it ended") from fault
 
     async def _fail(self) -> None:
         await self.buggy.wait()
@@ -291,19 +292,30 @@ async def test_pages_ahead_are_as_many_as_asked_for() -> None:
 
 async def test_pages_ahead_are_shared_out_among_browsers() -> None:
     factory = Factory()
-    async with open_pool(factory, browsers=2, pages_ahead=0) as pool:
+    async with open_pool(factory, browsers=2) as pool:
         await wait_all_tasks_blocked()
         pool._pages_ahead = 4
         async with pool.open_page():
-            await wait_all_tasks_blocked()
-            assert sorted(len(fake.pages) for fake in factory.fakes) == [2, 3]
-
-
-async def test_page_ahead_that_is_taken_is_made_up_for() -> None:
-    factory = Factory()
-    async with open_filled(factory, 2) as pool, pool.open_page():
+            pass
         await wait_all_tasks_blocked()
-        assert len(factory.fakes[0].pages) == 3
+        assert [len(open_pages(fake)) for fake in factory.fakes] == [2, 2]
+
+
+@pytest.mark.parametrize(("users", "ahead"), [(1, 2), (2, 1), (3, 1), (5, 1)])
+async def test_pages_ahead_are_those_that_are_not_in_use(users: int, ahead: int) -> None:
+    factory = Factory()
+    async with open_filled(factory, 3) as pool, AsyncExitStack() as stack:
+        for _ in range(users):
+            await stack.enter_async_context(pool.open_page())
+            await wait_all_tasks_blocked()
+        assert len(open_pages(factory.fakes[0])) == users + ahead
+
+
+async def test_no_page_is_opened_ahead_where_none_is_asked_for() -> None:
+    factory = Factory()
+    async with open_filled(factory, 0) as pool, pool.open_page():
+        await wait_all_tasks_blocked()
+        assert len(factory.fakes[0].pages) == 1
 
 
 async def test_pages_ahead_are_no_more_than_asked_for_after_many_uses() -> None:
@@ -316,18 +328,29 @@ async def test_pages_ahead_are_no_more_than_asked_for_after_many_uses() -> None:
         assert len(open_pages(factory.fakes[0])) == 2
 
 
-async def test_page_that_is_open_is_taken_before_one_that_will_be() -> None:
+async def test_page_that_is_open_is_taken_before_one_that_will_be(autojump_clock: MockClock) -> None:
     factory = Factory()
     async with open_filled(factory, 1) as pool:
         fake = factory.fakes[0]
-        fake.opening = trio.Event()
+        (ready,), fake.opening = fake.pages, trio.Event()
         pool._pages_ahead = 2
-        async with pool.open_page():
-            # One is on its way.
-            await wait_all_tasks_blocked()
-            fake.opening.set()
+        pool._open_ahead()
+        pool._lives[0].ahead.reverse()
+        with trio.fail_after(1):
             async with pool.open_page() as page:
-                assert cast(Any, page) in fake.pages
+                assert cast(Any, page) is ready
+        fake.opening.set()
+
+
+async def test_pages_ahead_of_a_browser_that_lost_something_are_replaced() -> None:
+    factory = Factory()
+    async with open_filled(factory, 2) as pool:
+        former = set(map(id, factory.fakes[0].pages))
+        with pytest.raises(ConnectionClosed):
+            async with pool.open_page():
+                raise ConnectionClosed("the browser lost its network service")
+        await wait_all_tasks_blocked()
+        assert former.isdisjoint(map(id, open_pages(factory.fakes[0])))
 
 
 async def test_user_waits_for_the_page_that_is_on_its_way() -> None:
@@ -386,7 +409,7 @@ async def test_pages_ahead_are_opened_again_on_demand(autojump_clock: MockClock)
         await trio.sleep(1000)
         async with pool.open_page():
             await wait_all_tasks_blocked()
-            assert len(open_pages(factory.fakes[1])) == 3
+            assert len(open_pages(factory.fakes[1])) == 2
 
 
 async def test_page_ahead_of_a_browser_that_ended_is_not_taken(autojump_clock: MockClock) -> None:
@@ -408,7 +431,7 @@ async def test_pages_ahead_of_a_browser_that_ended_are_closed(autojump_clock: Mo
 async def test_page_ahead_whose_renderer_died_is_not_taken() -> None:
     factory = Factory()
     async with open_filled(factory, 2) as pool:
-        dead, alive = factory.fakes[0].pages
+        dead, alive = (cast(Any, hosted.page) for hosted in pool._lives[0].ahead)
         dead.gone = True
         async with pool.open_page() as page:
             await wait_all_tasks_blocked()
@@ -434,7 +457,7 @@ async def test_page_ahead_with_a_bug_is_told_of_and_not_taken(caplog: pytest.Log
         fake.buggy = trio.Event()
         async with pool.open_page() as page:
             assert cast(Any, page) in fake.pages[1:]
-    assert "a page that was opened ahead is lost" in caplog.text
+    assert "a bug" in caplog.text
 
 
 async def test_pool_closes_its_pages_at_its_end() -> None:
@@ -557,15 +580,40 @@ async def test_timeout_closes_the_page_before_it_ends(autojump_clock: MockClock)
         assert (scope.cancelled_caught, open_pages(factory.fakes[0])) == (True, [])
 
 
-async def test_page_that_nobody_waits_for_any_more_is_not_left_over(autojump_clock: MockClock) -> None:
+async def test_page_that_nobody_waits_for_any_more_is_closed_once_it_is_open(autojump_clock: MockClock) -> None:
     factory = Factory(slow_to_open=True)
-    async with open_filled(factory, 0) as pool:
+    async with open_filled(factory, 0) as pool, open_tasks() as tasks:
+        fake = factory.fakes[0]
+
+        async def open_late() -> None:
+            await trio.sleep(5)
+            fake.opening.set()
+
+        tasks.start_soon(open_late)
         with trio.move_on_after(1) as scope:
             async with pool.open_page():
-                pass
-        factory.fakes[0].opening.set()
-        await wait_all_tasks_blocked()
-        assert (scope.cancelled_caught, open_pages(factory.fakes[0])) == (True, [])
+                await trio.sleep_forever()
+        assert (scope.cancelled_caught, len(fake.pages), open_pages(fake)) == (True, 1, [])
+
+
+async def test_users_that_do_not_wait_pile_up_no_pages(autojump_clock: MockClock) -> None:
+    factory = Factory(slow_to_open=True)
+    async with open_filled(factory, 2) as pool, open_tasks() as tasks:
+        fake, most = factory.fakes[0], 0
+
+        async def impatient() -> None:
+            for _ in range(10):
+                with trio.move_on_after(0.1):
+                    async with pool.open_page():
+                        await trio.sleep_forever()
+
+        for _ in range(2):
+            tasks.start_soon(impatient)
+        for _ in range(50):
+            await trio.sleep(0.1)
+            most = max(most, fake.pages_open)
+        assert most <= 4
+        fake.opening.set()
 
 
 async def test_bug_in_a_task_of_the_page_reaches_its_user() -> None:
@@ -576,6 +624,35 @@ async def test_bug_in_a_task_of_the_page_reaches_its_user() -> None:
                 factory.fakes[0].buggy.set()
                 await trio.sleep_forever()
         assert caught.value.split(KeyError)[0] is not None
+
+
+async def test_bug_that_shows_behind_a_use_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    factory = Factory()
+    async with open_filled(factory, 0) as pool:
+        async with pool.open_page():
+            factory.fakes[0].buggy.set()
+        await wait_all_tasks_blocked()
+    assert "a bug" in caplog.text
+
+
+async def test_use_of_a_page_whose_pool_is_closed_is_told() -> None:
+    errors: list[Exception] = []
+    started = trio.Event()
+
+    async def use(pool: Pool) -> None:
+        try:
+            async with pool.open_page():
+                started.set()
+                await trio.sleep_forever()
+        except ConnectionClosed as error:
+            errors.append(error)
+
+    async with open_tasks() as tasks:
+        async with open_filled(Factory(), 1) as pool:
+            tasks.start_soon(use, pool)
+            await started.wait()
+        await wait_all_tasks_blocked()
+    assert [str(error) for error in errors] == ["the pool is closed"]
 
 
 async def test_browser_that_ends_while_it_opens_a_page_is_its_user_s_fault(autojump_clock: MockClock) -> None:

@@ -10,6 +10,7 @@ import trio
 import cdp
 from cdp import page as page_module
 from cdp import settle
+from cdp.options import PageOptions
 from cdp.traffic import MAX_TRACKED, STREAM_SILENCE_S, Traffic
 
 from .site import OK_TEXT, Answer, Exchange, Site
@@ -146,6 +147,85 @@ async def test_page_without_scripts_waits_for_no_quiet(page: cdp.Page, site: Sit
 async def test_data_block_is_no_script(page: cdp.Page, site: Site) -> None:
     url = site.add("/data", '<script type="application/ld+json">{}</script>')
     assert "quiet" not in await settled(page, url)
+
+
+LATER = "setTimeout(() => { document.title = 'two' }, 150)"
+SVG = '<svg xmlns="http://www.w3.org/2000/svg" width="99" height="99"%s><title>one</title>%s</svg>'
+LATER_IN_SVG = LATER.replace("document.title", "document.querySelector(`title`).textContent")
+SCRIPTED = {
+    "script": f"<script>{LATER}</script>",
+    "script that is gone": f"<script>{LATER}; document.currentScript.remove()</script>",
+    "script of an old type": f'<script type="text/jscript">{LATER}</script>',
+    "script of a picture": f"<svg><script>{LATER}</script></svg>",
+    "script of a shadow": f"<div><template shadowrootmode=open><script>{LATER}</script></template></div>",
+    "load of the body": f'<body onload="{LATER}">',
+    "show of the page": f'<body onpageshow="{LATER}">',
+    "load of a picture": f'<img src="/image.png" onload="{LATER}">',
+    "fault of a picture": f'<img src="/status/404" onerror="{LATER}">',
+    "load of a style sheet": f'<link rel="stylesheet" href="/late.css" onload="{LATER}">',
+    "animation": f'<style>@keyframes k {{}} p {{animation: k .1s}}</style><p onanimationend="{LATER}">x',
+    "frame": f'<iframe srcdoc="<script>{LATER.replace("document", "parent.document")}</script>"></iframe>',
+}
+STILL = {
+    "data block": '<script type="application/ld+json">{}</script>',
+    "link": '<a href="javascript:foo()">x</a>',
+    "style": "<style>p {color: red}</style><p>x",
+    "field": "<input autofocus><input type=date><select><option>1</select><video controls></video>",
+    "template": f"<template><script>{LATER}</script></template>",
+    "words": f"<noscript><script>{LATER}</script></noscript><!-- <script>{LATER}</script> -->",
+}
+
+
+@pytest.mark.parametrize("kind", SCRIPTED)
+async def test_document_that_may_change_is_watched(page: cdp.Page, site: Site, kind: str) -> None:
+    site.add("/late.css", "", "text/css")
+    url = site.add("/scripted", f"<!DOCTYPE html><title>one</title>{SCRIPTED[kind]}")
+    assert "quiet" in await settled(page, url)
+    await page.sleep(0.3)
+    assert (await page.info()).title == "two"
+
+
+@pytest.mark.parametrize(
+    "document", [SVG % ("", f"<script>{LATER_IN_SVG}</script>"), SVG % (f' onload="{LATER_IN_SVG}"', "")]
+)
+async def test_picture_that_may_change_is_watched(page: cdp.Page, site: Site, document: str) -> None:
+    assert "quiet" in await settled(page, site.add("/scripted.svg", document, "image/svg+xml"))
+    await page.sleep(0.3)
+    assert (await page.info()).title == "two"
+
+
+@pytest.mark.parametrize("kind", STILL)
+async def test_document_that_cannot_change_is_not_watched(page: cdp.Page, site: Site, kind: str) -> None:
+    assert "quiet" not in await settled(page, site.add("/still", f"<!DOCTYPE html>{STILL[kind]}"))
+
+
+async def test_scripts_that_are_off_are_not_watched(page: cdp.Page, site: Site) -> None:
+    await page.prepare(PageOptions(javascript=False))
+    assert "quiet" not in await settled(page, site.add("/off", f"<title>one</title>{SCRIPTED['script']}"))
+
+
+async def test_document_that_takes_the_place_of_a_still_one_is_looked_at_anew(page: cdp.Page, site: Site) -> None:
+    documents = [
+        '<meta http-equiv="refresh" content="1"><title>one</title>',
+        f"<title>new</title><script>{LATER}</script>",
+    ]
+
+    async def next_one(exchange: Exchange) -> Answer:
+        return Answer(documents[len([one for one in site.requests if one.path == "/next"]) > 1].encode())
+
+    await page.navigate(site.add_route("/next", next_one))
+    assert (await page.info()).title == "one"
+    await page.sleep(1.6)
+    assert (await page.info()).title == "two"
+    assert not page.at_rest
+
+
+async def test_page_whose_refresh_fails_is_kept(page: cdp.Page, site: Site) -> None:
+    url = site.add("/leaves", '<meta http-equiv="refresh" content="1; url=http://10.0.0.1/"><p>stays')
+    await page.navigate(url)
+    await page.sleep(1.5)
+    assert page.warnings[0].startswith("the page moved on to http://10.0.0.1/, which failed")
+    assert [one.path for one in site.requests].count("/leaves") == 1
 
 
 async def test_request_in_flight_at_load_is_waited_for(page: cdp.Page, site: Site) -> None:
