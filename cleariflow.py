@@ -1181,8 +1181,6 @@ FOLD_MIN_BYTES = 2**20
 FOLD_SLICE = 256
 # A failed write is tried again by itself after this; a change tries at once.
 STORE_RETRY_S = 1.0
-# A change that nobody waits for, such as a lease, is written within this time: mostly with one that somebody does.
-LAZY_S = 0.1
 # Lines that must not stay are folded away within this time: not at once, since a fold writes all that is live.
 SCRUB_S = 60.0
 
@@ -1432,15 +1430,15 @@ class JournalStorage(Storage):
         self._tables: Tables = {}
         # The newest line of each document that is not on disk yet: while the disk refuses, they do not pile up.
         self._pending: dict[tuple[str, int], bytes] = {}
-        # How many lines were handed over, how many of them were taken by the writer, and how many are on disk.
-        self._put = self._taken = self._durable = 0
+        # How many lines were handed over, and how many of them are on disk.
+        self._put = self._durable = 0
         self._closed = False
         # When to fold for the sake of what older lines hold.
         self._scrub_at = math.inf
         # trio's own threads are shared with name look-ups, which hostile pages can make last.
         self._limiter = trio.CapacityLimiter(1)
-        # Something was put; somebody waits for it; something was written, or could not be.
-        self._changed, self._wanted, self._attempted = trio.Event(), trio.Event(), trio.Event()
+        # Something was put; something was written, or could not be.
+        self._changed, self._attempted = trio.Event(), trio.Event()
         try:
             self._file = JournalFile(Path(path), self._tables)
         except OSError as error:
@@ -1489,8 +1487,6 @@ class JournalStorage(Storage):
         wait undoes nothing.
         """
         position = self._put
-        if self._taken < position:
-            self._wanted.set()
         while self._durable < position:
             if self._closed:
                 raise StoreError("the store is closed")
@@ -1515,9 +1511,6 @@ class JournalStorage(Storage):
                 due = self._scrub_at if self.fault is None else trio.current_time() + STORE_RETRY_S
                 with trio.CancelScope(deadline=due):
                     await self._changed.wait()
-                    if self.fault is None and not self._wanted.is_set():
-                        with trio.move_on_after(LAZY_S):
-                            await self._wanted.wait()
         finally:
             if self._scrub_at < math.inf:
                 self._scrub_at = -math.inf
@@ -1534,8 +1527,8 @@ class JournalStorage(Storage):
 
     async def _commit(self) -> None:
         """Try once to bring the disk up to memory."""
-        self._changed, self._wanted = trio.Event(), trio.Event()
-        self._taken, taken, self._pending = self._put, self._pending, {}
+        self._changed = trio.Event()
+        position, taken, self._pending = self._put, self._pending, {}
         data = b"".join(taken.values())
         # Not while the disk refuses: each try copies all that is live.
         scrubbing = trio.current_time() >= self._scrub_at and (self.fault is None or self._scrub_at == -math.inf)
@@ -1554,7 +1547,7 @@ class JournalStorage(Storage):
         else:
             if self.fault is not None:
                 self.reports.append("the store can be written again")
-            self.fault, self._durable = None, self._taken
+            self.fault, self._durable = None, position
             if folded:
                 self._scrub_at = math.inf
             elif scrubbing:

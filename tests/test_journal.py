@@ -521,25 +521,6 @@ async def test_hundred_changes_cost_one_write_and_one_fsync(store: Running) -> N
     store.assert_sound()
 
 
-async def test_change_that_nobody_waits_for_is_written_with_the_next(
-    store: Running, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(cleariflow, "LAZY_S", 60)
-    with counted("fsync") as syncs:
-        store.table.insert({"n": 1})
-        await wait_all_tasks_blocked()
-        assert not syncs
-        await store.put(2)
-        assert len(syncs) == 1
-    assert on_disk(store.path) == {"jobs": {"1": {"n": 1}, "2": {"n": 2}}}
-
-
-async def test_change_that_nobody_waits_for_is_written_in_time(store: Running, autojump_clock: MockClock) -> None:
-    store.table.insert({"n": 1})
-    await store.storage._attempted.wait()
-    assert (on_disk(store.path), trio.current_time()) == ({"jobs": {"1": {"n": 1}}}, cleariflow.LAZY_S)
-
-
 @contextmanager
 def steps_taken() -> Iterator[list[str]]:
     """What is done to files, in its order."""
