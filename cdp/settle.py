@@ -58,9 +58,11 @@ _CHANGED_MS_AGO = """() => {
 # The world of the page's scripts begins with the first of them, and then this one runs before it (Chromium 156).
 # Asked from ours, it answers, whatever became of the scripts since.
 WITNESS = "addEventListener('cleariflow', event => event.preventDefault())"
-# Whether anything may change the document after its load: scripts that ran, frames, scripts and handlers that may run.
+# Whether anything may change the document after its load: scripts that ran, frames, scripts and handlers that may run,
+# the focus and the lazy pictures that come with the first frame.
 _SCRIPTED = """
-const scripted = () => frames.length > 0 || !dispatchEvent(new Event('cleariflow', {cancelable: true}))
+const scripted = () => frames.length > 0 || document.querySelector('[autofocus], [loading=lazy]') !== null
+  || !dispatchEvent(new Event('cleariflow', {cancelable: true}))
   || [...document.scripts].some(script => /^$|javascript|ecmascript|module/i.test(script.type))
   || document.evaluate('boolean(//@*[starts-with(name(), "on")])', document, null, 3, null).booleanValue;
 """

@@ -170,7 +170,7 @@ STILL = {
     "data block": '<script type="application/ld+json">{}</script>',
     "link": '<a href="javascript:foo()">x</a>',
     "style": "<style>p {color: red}</style><p>x",
-    "field": "<input autofocus><input type=date><select><option>1</select><video controls></video>",
+    "field": "<input><input type=date><select><option>1</select><video controls></video>",
     "template": f"<template><script>{LATER}</script></template>",
     "words": f"<noscript><script>{LATER}</script></noscript><!-- <script>{LATER}</script> -->",
 }
