@@ -83,7 +83,7 @@ SWITCHES = (
     "--disable-site-isolation-trials",
     # Our pages navigate once and never go back: a frame of its own for each document (RenderDocument) costs 6 % of a
     # capture's CPU. Nor does full Chromium ask Google about the forms of pages.
-    "--disable-features=RenderDocument,BackForwardCache,PaintHolding,IsolateOrigins,site-per-process,Translate,MediaRouter"
+    "--disable-features=RenderDocument,BackForwardCache,IsolateOrigins,site-per-process,Translate,MediaRouter"
     ",OptimizationHints,DialMediaRouteProvider,AutofillServerCommunication",
     # Nothing passes the egress door by: no UDP, no name look-up and no direct connection by the browser itself. Each
     # context has a proxy of its own; whoever has none meets the discard port.

@@ -377,17 +377,21 @@ class Page:
             # The bodies of answers are not kept: only what the server said about the document is read.
             ("Network.enable", {"maxTotalBufferSize": 0, "maxResourceBufferSize": 0}),
             *emulation.at_first(self._render, product=self.product, user_agent=self._user_agent),
-            self._first_script(),
+            self._run_first(),
         )
         self._script_id = script.get("identifier", "")
         # The empty page's own load is over, so that the next one seen is the client's.
         await self._until(lambda: "load" in self._frame.document.lifecycle)
         self._blank_loader_id = self._frame.document.loader_id
 
-    def _first_script(self) -> tuple[str, dict[str, Any]]:
-        """What has a script of ours run before those of each document."""
-        source = f"{_LESS_TALK};{emulation.first_script(self._render.viewport)};{settle.WITNESS}"
-        return "Page.addScriptToEvaluateOnNewDocument", {"source": source}
+    @property
+    def _first_script(self) -> str:
+        """What has to run before the scripts of any document."""
+        return f"{_LESS_TALK};{emulation.first_script(self._render.viewport)}"
+
+    def _run_first(self) -> tuple[str, dict[str, Any]]:
+        """The command that has it run in each new document, with the witness."""
+        return "Page.addScriptToEvaluateOnNewDocument", {"source": f"{self._first_script};{settle.WITNESS}"}
 
     async def prepare(self, options: PageOptions) -> None:
         """Make the page what the options ask for; `html`, `url` and the waits are left to the other methods."""
@@ -416,7 +420,7 @@ class Page:
         commands += self._interception.commands()
         if resized:
             commands.append(("Page.removeScriptToEvaluateOnNewDocument", {"identifier": self._script_id}))
-            commands.append(self._first_script())
+            commands.append(self._run_first())
         try:
             replies = await self.session.send_all(*commands)
         except CommandError as error:
@@ -487,7 +491,7 @@ class Page:
         self._written = True
         await self.session.send_all(
             # The empty document was there before the script for new ones. (No witness: this is a script, too.)
-            ("Runtime.evaluate", {"expression": f"{_LESS_TALK};{emulation.first_script(self._render.viewport)}"}),
+            ("Runtime.evaluate", {"expression": self._first_script}),
             ("Page.setDocumentContent", {"frameId": self._frame.frame_id, "html": html}),
         )
         await self._reach(wait_until, ())

@@ -118,6 +118,7 @@ const missing = whole => {
 };
 """
 )
+_NOW_MISSING = "whole => {" + _MISSING + "return missing(whole); }"
 # All that is asked of a document that stays as it is, in one call. -> what makes a `Glance`
 GLANCE = (
     "(javascript, limit) => {"
@@ -222,7 +223,7 @@ async def _settle_document(page: Page, tell: Callable[[str], None], whole_page: 
             await page.call(_CANVASES_STILL, whole_page, CANVAS_POLL_MS, CANVAS_ALIKE)
     fonts, images = glance.fonts, glance.images if whole_page else glance.images_in_view
     if scripted or pending:
-        missing = await page.call("whole => {" + _MISSING + "return missing(whole); }", whole_page)
+        missing = await page.call(_NOW_MISSING, whole_page)
         fonts, images = missing["fonts"], missing["images"]
     tell("fonts")
     if fonts:
