@@ -90,7 +90,8 @@ class Server:
 
     def browser(self) -> psutil.Process:
         """Chromium's main process."""
-        (main,) = [child for child in self.look() if child.ppid() == self.process.pid and "chrom" in child.name()]
+        self.look()
+        (main,) = [child for child in psutil.Process(self.process.pid).children() if "chrom" in child.name()]
         return main
 
     async def leftovers(self) -> list[str]:
