@@ -3,6 +3,8 @@
 # make check   format, lint and types
 # make bench   set up everything, then measure how fast it is (python -m bench; needs Node.js; make bench ARGS="--quick")
 # make setup   only set up: .venv with all packages; Chromium and fonts by apt where they are missing
+# make pyz     cleariflow.pyz: the service and all its packages in one file, for any Python 3.11 or later
+# make dist    wheel and source distribution, in dist/
 # make clean   remove .venv and what the tools leave behind
 
 SHELL := /bin/bash
@@ -10,7 +12,7 @@ SHELL := /bin/bash
 .ONESHELL:
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := setup
-.PHONY: setup run test test-slow check bench clean system
+.PHONY: setup run test test-slow check bench pyz dist clean system tools slow-tools
 
 PYTHON ?= python3
 ARGS ?=
@@ -25,6 +27,10 @@ FONTS := fonts-liberation=truetype/liberation*/LiberationSans-Regular.ttf \
          fonts-noto-core=truetype/noto/NotoSans-Regular.ttf \
          fonts-noto-cjk=opentype/noto/NotoSansCJK-Regular.ttc \
          fonts-noto-color-emoji=truetype/noto/NotoColorEmoji.ttf
+# Debian package = its command: what tests run beside the service, and what only slow ones do (they build the image and
+# run it, check the systemd unit, put nginx in front).
+TOOLS := curl=curl
+SLOW_TOOLS := buildah=buildah podman=podman runc=runc debootstrap=debootstrap systemd=systemd-analyze nginx-light=nginx
 
 # Shell functions that the recipes below begin with. apt_install PACKAGE...: quiet when it works, all of apt's output
 # when not; fails with what to do where there is no apt or no right to use it.
@@ -54,9 +60,50 @@ apt_install() {
     fi
     rm -f "$$log"
 }
+# commands PACKAGE=COMMAND...: installs the packages whose command is missing; some commands are for root's PATH only.
+commands() {
+    local missing=() pair
+    for pair in "$$@"; do
+        if ! PATH="$$PATH:/usr/sbin:/sbin" command -v "$${pair#*=}" >/dev/null; then missing+=("$${pair%%=*}"); fi
+    done
+    if [ $${#missing[@]} != 0 ]; then apt_install "$${missing[@]}"; fi
+}
 endef
 
-setup: system $(VENV)/.dev
+# Both in the environment: make takes the indentation of a recipe's lines away.
+export ZIPAPP ZIPAPP_MAIN
+
+# Arguments: folder, file. The standard library's zipapp, but the same bytes from the same files: sorted, without times
+# and modes. Folders have entries: without them zipimport finds no package that has no __init__.py.
+define ZIPAPP
+import sys, zipfile
+from pathlib import Path
+
+folder, target = map(Path, sys.argv[1:])
+with target.open("wb") as file:
+    file.write(b"#!/usr/bin/env python3\n")
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        for path in sorted(folder.rglob("*")):
+            name = path.relative_to(folder).as_posix()
+            if path.is_dir():
+                archive.writestr(zipfile.ZipInfo(name + "/"), b"")
+            else:
+                archive.writestr(zipfile.ZipInfo(name), path.read_bytes(), zipfile.ZIP_DEFLATED)
+target.chmod(0o755)
+endef
+
+# What Python runs in it.
+define ZIPAPP_MAIN
+import sys
+
+if sys.version_info < (3, 11):
+    sys.exit("cleariflow: Python 3.11 or later is needed, this is %d.%d" % sys.version_info[:2])
+import cleariflow
+
+sys.exit(cleariflow.main())
+endef
+
+setup: system tools $(VENV)/.dev
 
 run: system $(VENV)/.run
 	@exec $(BIN)/python cleariflow.py $(ARGS)
@@ -64,7 +111,7 @@ run: system $(VENV)/.run
 test: setup
 	@$(BIN)/python -m pytest -m "not slow" -n 2 --dist worksteal $(ARGS)
 
-test-slow: setup
+test-slow: setup slow-tools $(VENV)/.ship
 	@$(BIN)/python -m pytest -m slow $(ARGS)
 
 bench: system $(VENV)/.bench
@@ -81,8 +128,32 @@ check: $(VENV)/.dev
 		exit 1
 	fi
 
+# The versions that the tests ran with. Compiled parts are dropped: who has some works without. Byte code saves 1 s of each
+# start, for the Python that made it; another one reads the sources beside it.
+pyz: $(VENV)/.run
+	@rm -rf build/pyz
+	mkdir -p build
+	$(BIN)/python -m pip freeze --exclude-editable >build/versions.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --constraint build/versions.txt \
+		--target build/pyz .
+	cd build/pyz
+	rm -rf bin
+	find . -name '*.so' -delete
+	find . -type d '(' -name tests -o -name _tests ')' -prune -exec rm -rf {} +
+	rm -f *.dist-info/{RECORD,WHEEL,INSTALLER,REQUESTED,direct_url.json}
+	printf '%s\n' "$$ZIPAPP_MAIN" >__main__.py
+	cd ../..
+	PYTHONHASHSEED=0 $(BIN)/python -m compileall -q -b --invalidation-mode unchecked-hash \
+		-s build/pyz -p cleariflow.pyz build/pyz
+	$(BIN)/python -c "$$ZIPAPP" build/pyz cleariflow.pyz
+	rm -rf build/pyz build/versions.txt
+	ls -l cleariflow.pyz
+
+dist: $(VENV)/.ship
+	@$(BIN)/python -m build --outdir dist .
+
 clean:
-	@rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage .coverage.*
+	@rm -rf $(VENV) build dist cleariflow.pyz *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage .coverage.*
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # A browser is a must; without a font only pictures of its letters differ. chromium-sandbox is 0.1 MB and the sandbox of
@@ -107,6 +178,14 @@ system:
 		apt_install libnss3-tools || echo "warning: going on without it: --ca-file needs it" >&2
 	fi
 
+tools:
+	@$(APT)
+	commands $(TOOLS)
+
+slow-tools:
+	@$(APT)
+	commands $(SLOW_TOOLS)
+
 # Debian splits venv from Python; Python itself may be missing, too.
 $(BIN)/python:
 	@$(APT)
@@ -119,7 +198,7 @@ $(BIN)/python:
 	rm -rf $(VENV)
 	$(PYTHON) -m venv $(VENV)
 
-# Three stamps: serving needs no tools for development, and those need none for plots. Each install holds the ones before.
+# Stamps: serving needs no tools for development, and those need none for plots. Each install holds the ones before.
 $(VENV)/.run: pyproject.toml | $(BIN)/python
 	@echo "pip: installing cleariflow"
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
@@ -134,3 +213,8 @@ $(VENV)/.bench: pyproject.toml | $(BIN)/python
 	@echo "pip: installing cleariflow with its tools, tests and plots"
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev,bench]'
 	touch $(VENV)/.run $(VENV)/.dev $@
+
+$(VENV)/.ship: pyproject.toml $(VENV)/.dev
+	@echo "pip: installing what builds distributions"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev,ship]'
+	touch $@

@@ -1,3 +1,23 @@
+# /// script
+# requires-python = ">=3.11"
+# dependencies = [
+#     "attrs>=24.3",
+#     "cattrs>=25.1",
+#     "certifi>=2025.1.31",
+#     "flask-swagger-ui>=5.21",
+#     "h11>=0.16,<0.17",
+#     "hypercorn>=0.18,<0.19",
+#     "imagesize>=2.0",
+#     "justhtml>=3.16,<3.17",
+#     "prometheus-client>=0.22",
+#     "quart>=0.20",
+#     "quart-trio>=0.12",
+#     "tinydb>=4.8,<5",
+#     "trio>=0.30",
+#     "trio-websocket>=0.12",
+#     "webencodings>=0.5.1",
+# ]
+# ///
 """Cleariflow: a self-hosted service that turns web pages into pictures and documents.
 
     python cleariflow.py                                    serve on http://127.0.0.1:8000
@@ -21,13 +41,15 @@ Invariants
         journal's older lines lose them within `SCRUB_S`. Only what is set aside as damaged is left as it is.
 
 Sections: constants, errors, configuration, requests, jobs and transitions, policies, keys, schedule, journal file,
-journal storage, store, attempt, service, HTTP messages, HTTP handlers, HTTP application, HTTP server, command line.
+journal storage, store, attempt, events, service, HTTP messages, HTTP handlers, openapi, HTTP application, HTTP server,
+command line.
 """
 
 from __future__ import annotations
 
 import argparse
 import base64
+import bisect
 import codecs
 import contextlib
 import ctypes
@@ -40,6 +62,8 @@ import gc
 import hashlib
 import heapq
 import hmac
+import importlib.resources
+import inspect
 import ipaddress
 import itertools
 import json
@@ -57,6 +81,7 @@ import sys
 import tempfile
 import time
 import types
+import unicodedata
 import uuid
 import zlib
 from collections import Counter, deque
@@ -71,12 +96,15 @@ from collections.abc import (
     MutableMapping,
 )
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextvars import ContextVar
 from datetime import UTC, datetime, timedelta
+from http import HTTPStatus
 from pathlib import Path
 from typing import Annotated, Any, BinaryIO, Literal, cast, get_args
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qsl, unquote
 
 import attrs
+import click
 import h11
 import hypercorn
 import hypercorn.trio.run
@@ -86,6 +114,18 @@ from hypercorn.protocol.h11 import H11Protocol
 from hypercorn.trio.tcp_server import TCPServer
 from hypercorn.trio.worker_context import TrioSingleTask
 from hypercorn.typing import ASGIFramework
+from prometheus_client.core import (
+    CollectorRegistry,
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+    SummaryMetricFamily,
+)
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.process_collector import ProcessCollector
+from prometheus_client.registry import Collector
+from prometheus_client.utils import floatToGoString
 from quart import Response, request, send_file
 from quart_trio import QuartTrio
 from quart_trio.wrappers.response import TrioFileBody, TrioIterableBody
@@ -95,8 +135,11 @@ from werkzeug.datastructures import Headers
 from werkzeug.exceptions import HTTPException, RequestedRangeNotSatisfiable
 
 import cdp
+from cdp import doctor
 from cdp.actions import action_faults
-from cdp.egress import Ledger
+from cdp.devices import names as device_names
+from cdp.doctor import Finding
+from cdp.egress import FailureKind, Ledger
 from cdp.emulation import viewport_of
 from cdp.fetch import fetch
 from cdp.network import credentials_of, endpoint_of, parse_url, without_credentials
@@ -116,6 +159,7 @@ from cdp.options import (
 from cdp.page import MAX_REPORTED_CHARS
 from cdp.pool import OpenPage
 from cdp.proxy import Proxy
+from cdp.schema import NULL, Schema, Schemas, ref
 from cdp.scrape import Part, has_scripts, scrape_document, scrape_page, title_of
 from cdp.tasks import in_thread, open_tasks
 from cdp.texts import add_flags, nested, value_of, with_values
@@ -136,9 +180,12 @@ from cdp.validation import (
     structure,
     valid_part,
 )
-from cdp.visit import Progress, Visit
+from cdp.visit import PHASES, Progress, Visit
 
 logger = logging.getLogger("cleariflow")
+
+# The only place (pyproject.toml reads it here).
+__version__ = "0.1.0"
 
 # ---------------------------------------------------------------- constants
 
@@ -155,6 +202,10 @@ MAX_QUEUED_CHARS = 2**28
 # `position` is worked out anew at most this often: it costs a sort of the queue.
 POSITION_AGE_S = 1.0
 LIST_LIMIT = 1000
+# What happened last, for streams of events that are slow or come again; a small job makes about twenty.
+EVENTS_KEPT = 4096
+# A stream on which nothing happens says so: who stands between would close it.
+KEEP_ALIVE_S = 15.0
 
 # Bounds of a connection. Without a request, or with half the head of one, it is closed after this.
 IDLE_S = 5.0
@@ -236,6 +287,75 @@ ERROR_CODES = {
     "worker_lost": True,
     "internal": True,
 }
+
+# ---------------------------------------------------------------- log
+
+# Whose attempt this task, and whatever it starts, works for.
+WORKING_FOR: ContextVar[Job | None] = ContextVar("working_for", default=None)
+# What a line tells beside its message: `extra` of the log's calls.
+LOG_FIELDS = ("job_id", "service", "attempt", "state", "code", "elapsed_ms")
+# Controls and half characters, and what turns the direction of writing: pages' words must not make lines of their own.
+UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+def about(job: Job) -> dict[str, Any]:
+    """`extra` of a line about a job."""
+    return {"job_id": job.id, "service": job.service, "attempt": job.attempts or None}
+
+
+def note_job(record: logging.LogRecord) -> bool:
+    """A filter that lets every line pass, and adds to those from inside an attempt which job they are about."""
+    job = WORKING_FOR.get()
+    if job is not None and not hasattr(record, "job_id"):
+        record.__dict__.update(about(job))
+    return True
+
+
+# Of loggers, not of a handler: a program that embeds the service has handlers of its own.
+logger.addFilter(note_job)
+logging.getLogger("cdp").addFilter(note_job)
+
+
+def printable(text: str) -> str:
+    """A text in one line, with escapes for what is in `UNPRINTABLE`."""
+    return UNPRINTABLE.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
+class LineFormatter(logging.Formatter):
+    """One line an event, as text or as a JSON object, with its job's id; below a text its traceback, indented."""
+
+    def __init__(self, log_format: str) -> None:
+        super().__init__()
+        self._as_json = log_format == "json"
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The line."""
+        known = {field: getattr(record, field, None) for field in LOG_FIELDS}
+        traceback = self.formatException(record.exc_info) if record.exc_info else None
+        if self._as_json:
+            line = {
+                "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+                "level": record.levelname.lower(),
+                "logger": record.name,
+                "message": record.getMessage(),
+                **known,
+                "traceback": traceback,
+            }
+            return json.dumps({name: value for name, value in line.items() if value is not None})
+        job = f"job {known['job_id']}: " if known["job_id"] else ""
+        text = printable(f"{self.formatTime(record)} {record.levelname:7} {job}{record.getMessage()}")
+        return "\n    ".join([text, *map(printable, traceback.splitlines() if traceback else ())])
+
+
+def set_up_logging(log_format: str, level: int) -> None:
+    """All logs to stderr."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(LineFormatter(log_format))
+    logging.basicConfig(handlers=[handler], level=level, force=True)
+    # They log each connection and message.
+    for name in ("hypercorn", "trio-websocket", "quart"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+
 
 # ---------------------------------------------------------------- configuration
 
@@ -326,6 +446,16 @@ def load_config(
 
     `serves` is for a server, which must not be open to others by oversight. Raises ConfigError naming all faults.
     """
+    config, faults = read_config(flags, environ, serves=serves)
+    if faults:
+        raise ConfigError(faults)
+    return config
+
+
+def read_config(
+    flags: Mapping[str, object], environ: Mapping[str, str] | None = None, *, serves: bool = True
+) -> tuple[Config, list[Fault]]:
+    """As `load_config`, with the faults: settings that are of the wrong type or out of range have their defaults."""
     environ = os.environ if environ is None else environ
     known = fields_of(Config)
     values: dict[str, Any] = {}
@@ -354,9 +484,7 @@ def load_config(
     faults += [_named_setting(fault) for fault in _config_faults(config)]
     if serves:
         faults += _entry_faults(config)
-    if faults:
-        raise ConfigError(faults)
-    return config
+    return config, faults
 
 
 def _named_setting(fault: Fault) -> Fault:
@@ -379,7 +507,8 @@ def _entry_faults(config: Config) -> list[Fault]:
         return error.faults
     if config.open or usable or _is_loopback(config.host):
         return []
-    way = "make a key (cleariflow.py keys add NAME), or add --open"
+    folder = config.keys_file.parent
+    way = f"set CLEARIFLOW_API_KEY, make a key in {folder} (cleariflow keys add NAME), or add --open"
     reached = f"{config.host!r} can be reached by others, who could use every network of this host: {way}"
     return [_named_setting(Fault("host", reached))]
 
@@ -724,6 +853,12 @@ class Job:
     """`{attempt, code, error}` of each attempt that failed, the one that ended the job too."""
     expired: bool = False
     """Set by retention: the artifact is gone, the answer is 410 for one more `result_ttl`."""
+    wiped: list[str] = attrs.field(factory=list)
+    """Fields of the request that went when the job ended; a retry needs them anew."""
+    phase: str | None = None
+    """Of the attempt that runs; with `progress`, in this process only."""
+    progress: float = 0.0
+    """From 0 to 1; never falls while the job runs."""
 
     @property
     def ended(self) -> bool:
@@ -750,6 +885,16 @@ class Job:
         """The contract's `meta` about the execution."""
         return {name: getattr(self, name) for name in META_FIELDS}
 
+    def row(self) -> dict[str, Any]:
+        """The job as lists and events show it: without its output."""
+        row: dict[str, Any] = {"job_id": self.id, "service": self.service, "status": self.state, "url": self.url}
+        row["meta"] = self.meta()
+        if self.state is State.RUNNING:
+            row |= {"phase": self.phase, "progress": self.progress}
+        if self.state is State.FAILED:
+            row |= {"error": self.error, "error_detail": self.error_detail}
+        return row
+
     def document(self) -> dict[str, Any]:
         """The job as it is stored."""
         stored = {name: getattr(self, name) for name in STORED_FIELDS}
@@ -769,7 +914,9 @@ class Job:
         self.attempt_errors = [*self.attempt_errors, error]
 
 
-STORED_FIELDS = tuple(field.name for field in attrs.fields(Job) if field.name not in ("number", "submitted"))
+STORED_FIELDS = tuple(
+    field.name for field in attrs.fields(Job) if field.name not in ("number", "submitted", "phase", "progress")
+)
 
 
 def stored_artifacts(stored: Mapping[str, Any]) -> dict[str, Artifact]:
@@ -792,6 +939,7 @@ def transition(job: Job, step: Step, **changes: Any) -> None:
     if step is Step.LEASED:
         job.started_at = now_text()
         job.attempts += 1
+        job.phase, job.progress = None, 0.0
         if job.queue_ms is None and job.submitted is not None:
             job.queue_ms = round((time.monotonic() - job.submitted) * 1000)
         elif job.queue_ms is None:
@@ -800,11 +948,13 @@ def transition(job: Job, step: Step, **changes: Any) -> None:
     elif job.ended:
         job.finished_at = now_text()
         # Anew: documents made before keep theirs.
-        job.request = {
+        kept = {
             name: value
             for name, value in job.request.items()
             if name not in SECRET_FIELDS and len(str(value)) <= KEPT_FIELD_CHARS
         }
+        job.wiped = [name for name, value in job.request.items() if name not in kept and value]
+        job.request = kept
 
 
 def fail(job: Job, failure: JobFailed) -> None:
@@ -1274,6 +1424,20 @@ def sync_folder(folder: Path) -> None:
         os.close(fd)
 
 
+@attrs.define
+class JournalCounts:
+    """What a `JournalFile` did since it was opened."""
+
+    commits: int = 0
+    """Groups of changes that came to disk, folds included."""
+    folds: int = 0
+    faults: int = 0
+    """Commits and folds that the disk refused."""
+    written_bytes: int = 0
+    fsyncs: int = 0
+    fsync_s: float = 0.0
+
+
 class JournalFile:
     """The file on disk: a header and one line per change, each with its CRC32. Calls block; one at a time, any thread.
 
@@ -1290,6 +1454,7 @@ class JournalFile:
         self._suspect = False
         # Whether it was opened with lines that newer ones replace.
         self.holds_former = False
+        self.counts = JournalCounts()
         self._fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
         try:
             with contextlib.suppress(BlockingIOError):
@@ -1359,8 +1524,10 @@ class JournalFile:
         if lines is not None:
             try:
                 self._fold(lines)
+                self.counts.commits += 1
                 return True
             except OSError as error:
+                self.counts.faults += 1
                 if self._suspect:
                     raise
                 # The file is whole and takes more; the next try to fold comes when it has grown again.
@@ -1372,9 +1539,12 @@ class JournalFile:
             # After a failed fsync Linux takes the lost pages for clean and the next fsync succeeds: this file, whose
             # last page holds older lines too, is not trusted again. Cut: a restart must not read what is only cached.
             self._suspect = True
-            os.fsync(self._fd)
+            self._sync(self._fd)
             self._suspect, self._end = False, end
+            self.counts.commits += 1
+            self.counts.written_bytes += len(data)
         except OSError:
+            self.counts.faults += 1
             with contextlib.suppress(OSError):
                 os.ftruncate(self._fd, self._end)
             raise
@@ -1390,7 +1560,7 @@ class JournalFile:
             end = _write_all(fd, _HEADER, 0)
             for first in range(0, len(lines), FOLD_SLICE):
                 end = _write_all(fd, b"".join(lines[first : first + FOLD_SLICE]), end)
-            os.fsync(fd)
+            self._sync(fd)
             # Until the folder is synced a crash may bring the old file back, without what is appended to the new one.
             self._suspect = True
             os.replace(temporary, self.path)
@@ -1405,6 +1575,21 @@ class JournalFile:
             os.close(old)
         sync_folder(self.path.parent)
         self._suspect = False
+        self.counts.folds += 1
+        self.counts.written_bytes += end
+
+    def _sync(self, fd: int) -> None:
+        began = time.monotonic()
+        try:
+            os.fsync(fd)
+        finally:
+            self.counts.fsyncs += 1
+            self.counts.fsync_s += time.monotonic() - began
+
+    @property
+    def size_bytes(self) -> int:
+        """Of what is known to be good."""
+        return self._end
 
     def close(self) -> None:
         """Close and unlock the file."""
@@ -1443,7 +1628,12 @@ class JournalStorage(Storage):
             self._file = JournalFile(Path(path), self._tables)
         except OSError as error:
             raise StoreError(f"cannot open the store {path}: {error.strerror}", error.errno) from error
-        self.reports = self._file.reports
+        self.reports, self.counts = self._file.reports, self._file.counts
+
+    @property
+    def size_bytes(self) -> int:
+        """Of the file."""
+        return self._file.size_bytes
 
     def read(self) -> dict[str, dict[str, Any]]:
         """All tables: to look at, not to change; from the outer dict TinyDB takes the table that it drops."""
@@ -1677,6 +1867,7 @@ class Store:
         self._uses = JournalTable(self._storage, "uses")
         # The journal's own; see there.
         self.flushed, self.run = self._storage.flushed, self._storage.run
+        self.journal_counts = self._storage.counts
         # Threads for artifacts of our own, as the journal's.
         self.file_limiter = trio.CapacityLimiter(8)
         # By number, newest last; lists rely on it.
@@ -1785,6 +1976,29 @@ class Store:
             if self.fault is None:
                 return
             await trio.sleep(STORE_RETRY_S)
+
+    @property
+    def journal_bytes(self) -> int:
+        """Size of the journal."""
+        return self._storage.size_bytes
+
+    @property
+    def artifact_bytes(self) -> int:
+        """Size of all artifacts."""
+        return self._artifact_bytes
+
+    @property
+    def artifact_count(self) -> int:
+        """How many jobs have artifacts."""
+        return len(self._holding)
+
+    def free_bytes(self) -> int:
+        """What the disk has left for us; 0 where it does not say."""
+        try:
+            disk = os.statvfs(self.temporary)
+        except OSError:
+            return 0
+        return disk.f_bavail * disk.f_frsize
 
     def reports(self) -> list[str]:
         """Sentences for the log that nobody has taken yet."""
@@ -1987,7 +2201,7 @@ async def attempt(
     """
     deadline = trio.current_time() + parsed.timeout_ms / 1000
     late_s = LATE_CAPTURE_S if parsed.on_timeout == "capture" else 0.0
-    ledger = Ledger(policy.max_bytes)
+    ledger = policy.ledger()
     try:
         with trio.CancelScope(deadline=deadline) as fetching:
             if isinstance(parsed, ScrapeRequest) and parsed.render is not True:
@@ -2130,10 +2344,146 @@ def needs_browser(parsed: ScrapeRequest) -> bool:
     return asked or is_found_by_browser(parsed.selector) or "screenshot" in parsed.outputs
 
 
+# ---------------------------------------------------------------- events
+
+# Who waits for the next event of any job; a job's own topic is its id, its end's (END, id).
+ALL, END = "*", "end"
+
+
+@attrs.frozen
+class Notice:
+    """One thing that happened to a job."""
+
+    number: int
+    name: Literal["job", "progress"]
+    job_id: str
+    key: str | None
+    data: dict[str, Any]
+
+    def is_for(self, job: Job | None, key: Key | None) -> bool:
+        """Whether who follows one job, or all that a key may see, is told of it. The end of one is told apart."""
+        if job is None:
+            return key is None or self.key == key.name
+        return self.job_id == job.id and self.data["status"] not in (State.DONE, State.FAILED)
+
+
+# Its name, its id and its data, as api.md has them.
+ServiceEvent = tuple[str, str, dict[str, Any]]
+
+class Broadcast:
+    """What happened to jobs, for all who follow: each reads what is kept at his own pace, so that none costs more.
+
+    `followers` counts the streams that are open.
+    """
+
+    def __init__(self) -> None:
+        # Numbers begin anew with each run of the service.
+        self._run = uuid.uuid4().hex[:8]
+        self._kept = deque[Notice](maxlen=EVENTS_KEPT)
+        self.last = 0
+        self.followers = 0
+        self._arrivals: dict[object, trio.Event] = {}
+
+    def publish(self, name: Literal["job", "progress"], job: Job, data: dict[str, Any]) -> None:
+        """Tell all who follow the job."""
+        self.last += 1
+        self._kept.append(Notice(self.last, name, job.id, job.key, data))
+        self.wake(ALL)
+        self.wake(job.id)
+
+    def wake(self, topic: object) -> None:
+        """Let who waits for a topic go on."""
+        if (event := self._arrivals.pop(topic, None)) is not None:
+            event.set()
+
+    def wake_all(self) -> None:
+        """Let everybody go on."""
+        for topic in list(self._arrivals):
+            self.wake(topic)
+
+    async def arrival(self, topic: object) -> None:
+        """Wait until a topic is woken."""
+        await self._arrivals.setdefault(topic, trio.Event()).wait()
+
+    def after(self, number: int) -> list[Notice] | None:
+        """What came after a number; None where some of it is not kept any more."""
+        if self.last - number > len(self._kept):
+            return None
+        return list(itertools.islice(reversed(self._kept), self.last - number))[::-1]
+
+    def id_of(self, number: int) -> str:
+        """What a client calls a number."""
+        return f"{self._run}-{number}"
+
+    def number_of(self, event_id: str | None) -> int | None:
+        """The number that a client was told; None for one that is not of this run, or not kept any more."""
+        run, _, digits = (event_id or "").partition("-")
+        if run != self._run or not re.fullmatch("[0-9]{1,18}", digits):
+            return None
+        number = int(digits)
+        return number if 0 <= self.last - number <= len(self._kept) else None
+
+
+# ---------------------------------------------------------------- counts
+
+# Upper bounds of the buckets of histograms.
+PHASE_BOUNDS_S = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+ATTEMPT_BOUNDS_S = (0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
+WAIT_BOUNDS_S = (0.01, 0.1, 0.5, 1.0, 5.0, 10.0, 30.0, 60.0, 300.0, 1800.0)
+
+
+class Durations:
+    """How many things took how long, by labels that are known before."""
+
+    def __init__(self, labels: Iterable[str], bounds_s: tuple[float, ...]) -> None:
+        self._bounds_s = bounds_s
+        self._counts = {label: [0] * (len(bounds_s) + 1) for label in labels}
+        self._sums_s = dict.fromkeys(self._counts, 0.0)
+
+    def add(self, label: str, seconds: float) -> None:
+        """Count one more."""
+        self._counts[label][bisect.bisect_left(self._bounds_s, seconds)] += 1
+        self._sums_s[label] += seconds
+
+    def histograms(self) -> Iterator[tuple[str, list[tuple[str, float]], float]]:
+        """For each label the buckets, each with those before it, as Prometheus has them; and the sum of seconds."""
+        for label, counts in self._counts.items():
+            bounds = map(floatToGoString, (*self._bounds_s, math.inf))
+            yield label, list(zip(bounds, itertools.accumulate(counts), strict=True)), self._sums_s[label]
+
+
+class Tally:
+    """What a service did since it began; `Metrics` shows it."""
+
+    def __init__(self) -> None:
+        self.submitted = Counter[ServiceName]()
+        # By service, state and error code.
+        self.ended = Counter[tuple[ServiceName, State, str]]()
+        # From submission to the first lease, by service; whole attempts, by service; an attempt's phases.
+        self.waits = Durations(REQUEST_CLASSES, WAIT_BOUNDS_S)
+        self.attempts = Durations(REQUEST_CLASSES, ATTEMPT_BOUNDS_S)
+        self.phases = Durations(PHASES, PHASE_BOUNDS_S)
+
+    def note_attempt(self, service: ServiceName, progress: Progress) -> None:
+        """Count an attempt, however it ended."""
+        self.attempts.add(service, progress.elapsed_ms / 1000)
+        for phase, seconds in progress.phases_s.items():
+            self.phases.add(phase, seconds)
+
+
 # ---------------------------------------------------------------- service
 
 NO_JOB = "there is no job of this id"
 RESULT_GONE = "the result is gone: --result-ttl is over, or --disk-budget needed its room"
+
+
+@contextlib.contextmanager
+def artifact_present() -> Iterator[None]:
+    """An artifact may expire between the look at its job and its reading: that is `expired` too."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise ServiceError("expired", RESULT_GONE) from None
 
 
 class Service:
@@ -2158,8 +2508,8 @@ class Service:
         self.stopped = False
         self._schedule = Schedule(self.keys.concurrency)
         self._running: dict[str, trio.CancelScope] = {}
-        # One for each ended-to-be job that somebody waits for.
-        self._waited: dict[str, trio.Event] = {}
+        self.events = Broadcast()
+        self.tally = Tally()
         self._idle = trio.Event()
 
     # Submitting
@@ -2214,6 +2564,18 @@ class Service:
             self.cancel(job)
         return job
 
+    def unready(self) -> dict[str, str]:
+        """Why no job can be run now: by the contract's codes, the one that counts first."""
+        reasons = {}
+        if self.draining:
+            reasons["draining"] = "the service is stopping"
+        if (fault := self.store.fault) is not None:
+            reasons["storage_full"] = f"the store cannot be written: {fault}; jobs go on when it can (see --data-dir)"
+        if not self.pool.available:
+            hint = "" if self.pool.fault is None else "; `cleariflow doctor` looks for the cause"
+            reasons["no_browser"] = self.pool.state + hint
+        return reasons
+
     async def _has_browser(self) -> bool:
         self.pool.wake()
         with trio.move_on_after(BROWSER_START_S):
@@ -2257,13 +2619,32 @@ class Service:
         self.store.add(job)
         self._put(job)
         self._schedule.push(job)
-        logger.info("%s queued", service, extra={"job_id": job.id})
+        self.tally.submitted[service] += 1
+        logger.info("%s queued", service, extra=about(job))
         return job
 
     def _put(self, job: Job) -> None:
         """Store a job; a synchronous one needs no durability until it ends."""
         if not job.sync or job.ended:
             self.store.put(job)
+        if not job.ended:
+            self._tell(job)
+
+    async def retry(self, job: Job, given: Mapping[str, Any], key: Key | None = None) -> Job:
+        """Queue the request of a job that ended once more; `given` has the fields of it that were wiped then.
+
+        Raises as `submit`, ServiceError `not_ended`, and ValidationError `conflict` for fields that are missing.
+        """
+        if not job.ended:
+            raise ServiceError("not_ended", f"the job is {job.state}: it can be retried when it has ended")
+        others = [Fault(f"request.{name}", "was not wiped: it stays as it was") for name in given if name not in job.wiped]
+        if others:
+            raise ValidationError(others)
+        missing = [name for name in job.wiped if name not in given]
+        if missing:
+            text = "was wiped when the job ended: give it anew"
+            raise ValidationError([Fault(f"request.{name}", text) for name in missing], code="conflict")
+        return await self.submit(job.service, job.request | dict(given), job.priority, key)
 
     # Following
 
@@ -2277,14 +2658,75 @@ class Service:
     async def wait(self, job: Job, timeout_s: float = math.inf) -> Job:
         """The job once it has ended, or after the time, or when the service begins to stop, as it is then."""
         if not (job.ended or self.stopped):
-            event = self._waited.setdefault(job.id, trio.Event())
             with trio.move_on_after(timeout_s):
-                await event.wait()
+                await self.events.arrival((END, job.id))
         return job
 
     def _wake(self, job: Job) -> None:
-        if (event := self._waited.pop(job.id, None)) is not None:
-            event.set()
+        """Tell of a job's end."""
+        self._note_end(job)
+        self._tell(job)
+        self.events.wake((END, job.id))
+
+    def _note_end(self, job: Job) -> None:
+        code, elapsed_ms = job.error_code, milliseconds_between(job.started_at, job.finished_at) or 0
+        self.tally.ended[job.service, job.state, code or ""] += 1
+        why = f" with {code}: {job.error}" if code else ""
+        extra = about(job) | {"state": job.state, "code": code, "elapsed_ms": elapsed_ms}
+        logger.info("%s in %d ms, attempts: %d%s", job.state, elapsed_ms, job.attempts, why, extra=extra)
+
+    def _tell(self, job: Job) -> None:
+        self.events.publish("job", job, job.row() | {"queue": self.queue()})
+
+    def _enter(self, job: Job, phase: str) -> None:
+        job.phase, job.progress = phase, max(job.progress, round(PHASES.index(phase) / len(PHASES), 2))
+        data = {"job_id": job.id, "status": job.state, "phase": phase, "progress": job.progress}
+        self.events.publish("progress", job, data)
+
+    def queued(self) -> Iterable[Job]:
+        """The jobs that wait for a worker."""
+        return self._schedule
+
+    def queue(self) -> dict[str, int]:
+        """How many jobs wait and run, and how many could run."""
+        # One that has ended has its worker for a moment longer.
+        running = sum(1 for job_id in self._running if self.store.jobs[job_id].state is State.RUNNING)
+        return {"queued": len(self._schedule), "running": running, "workers": self.config.workers}
+
+    async def follow(
+        self, job: Job | None = None, *, key: Key | None = None, after: str | None = None, quiet_s: float = math.inf
+    ) -> AsyncGenerator[ServiceEvent, None]:
+        """What happens to a job until its end, or to all jobs (of a key), until the service stops.
+
+        `after` is the id of the event that was read last. Who is too slow for what is kept gets the job as it is, or
+        `reset`: the lists must be read again. When nothing happens for `quiet_s` there is a `quiet`.
+        """
+        events = self.events
+        number = events.last if after is None and job is None else events.number_of(after)
+        events.followers += 1
+        try:
+            if job is None:
+                yield "hello", events.id_of(events.last if number is None else number), {"queue": self.queue()}
+            while not self.stopped:
+                news = events.after(number) if number is not None else None
+                number = events.last
+                if news is None and job is None:
+                    yield "reset", events.id_of(number), {}
+                elif news is None and job is not None and not job.ended:
+                    yield "job", events.id_of(number), job.row()
+                for notice in news or ():
+                    if notice.is_for(job, key):
+                        yield notice.name, events.id_of(notice.number), notice.data
+                if job is not None and job.ended:
+                    yield "job", END, job.row()
+                    return
+                if number == events.last:
+                    with trio.move_on_after(quiet_s) as quiet:
+                        await events.arrival(ALL if job is None else job.id)
+                    if quiet.cancelled_caught:
+                        yield "quiet", "", {}
+        finally:
+            events.followers -= 1
 
     def position(self, job: Job) -> int:
         """How many jobs go before a queued one."""
@@ -2304,6 +2746,12 @@ class Service:
             raise ServiceError("not_found", f"the job has no {name[:MAX_ECHO]!r}; it has {', '.join(job.artifacts)}")
         return job.artifacts[name]
 
+    async def output(self, job: Job, name: str | None = None) -> bytes:
+        """The bytes of a job's main output, or of the one of a name; raises as `artifact`."""
+        path = self.store.artifacts / self.artifact(job, name).file
+        with artifact_present():
+            return await in_thread(path.read_bytes, limiter=self.store.file_limiter)
+
     def cancel(self, job: Job) -> None:
         """End a job as `cancelled`: a queued one never starts, a running one's page is closed; an ended one stays."""
         if job.ended:
@@ -2315,7 +2763,6 @@ class Service:
         if (scope := self._running.get(job.id)) is not None:
             scope.cancel()
         self._wake(job)
-        logger.info("cancelled", extra={"job_id": job.id})
 
     # Working
 
@@ -2333,7 +2780,10 @@ class Service:
     async def _run(self, job: Job) -> None:
         transition(job, Step.LEASED)
         self._put(job)
+        if job.attempts == 1:
+            self.tally.waits.add(job.service, (job.queue_ms or 0) / 1000)
         scope = self._running[job.id] = trio.CancelScope()
+        in_context = WORKING_FOR.set(job)
         try:
             with scope:
                 outcome = await self._attempts(job)
@@ -2341,7 +2791,7 @@ class Service:
                     await self._finish(job, outcome)
                 except Exception:
                     # As in an attempt: else the next start of the service would meet the same job first.
-                    logger.exception("its end broke", extra={"job_id": job.id})
+                    logger.exception("its end broke")
                     await self._finish(job, JobFailed("internal", INTERNAL_ERROR))
         finally:
             del self._running[job.id]
@@ -2354,6 +2804,7 @@ class Service:
                     transition(job, Step.RETURNED)
                     self._put(job)
                     self._schedule.push(job)
+            WORKING_FOR.reset(in_context)
             if not self._running:
                 self._idle.set()
 
@@ -2365,14 +2816,18 @@ class Service:
                 # After two losses it may be the page that takes browsers with it.
                 alone = job.losses > 1
                 async with self.pool.alone() if alone else contextlib.nullcontext(self.pool.open_page) as open_page:
-                    return await attempt(
-                        open_page,
-                        parsed,
-                        policy=self.policy,
-                        authorities=self.authorities,
-                        max_pixels=self.config.max_pixels,
-                        progress=Progress(),
-                    )
+                    progress = Progress(functools.partial(self._enter, job))
+                    try:
+                        return await attempt(
+                            open_page,
+                            parsed,
+                            policy=self.policy,
+                            authorities=self.authorities,
+                            max_pixels=self.config.max_pixels,
+                            progress=progress,
+                        )
+                    finally:
+                        self.tally.note_attempt(job.service, progress)
             except ValidationError as error:
                 # Settings became narrower between two runs of the service.
                 return JobFailed("invalid_request", str(error))
@@ -2380,7 +2835,7 @@ class Service:
                 failure = error
             except Exception:
                 # The one place where a bug of ours meets a job: it must not take the worker with it.
-                logger.exception("attempt %d broke", job.attempts, extra={"job_id": job.id})
+                logger.exception("attempt %d broke", job.attempts)
                 failure = JobFailed("internal", INTERNAL_ERROR)
             # A stop or a cancel that came meanwhile is no failure.
             await trio.lowlevel.checkpoint()
@@ -2393,7 +2848,7 @@ class Service:
                 else failure.code in RETRIED_CODES and failure.retryable and page_failures <= parsed.retries
             ):
                 return failure
-            logger.warning("attempt %d failed: %s", job.attempts, failure, extra={"job_id": job.id})
+            logger.warning("attempt %d failed with %s: %s", job.attempts, failure.code, failure)
             # Before any wait: a kill in it must not make the allowance new.
             job.losses += lost
             self._put(job)
@@ -2419,7 +2874,7 @@ class Service:
                 if not job.ended:
                     transition(job, Step.SUCCEEDED, artifacts=artifacts, result_meta=outcome.meta)
         except OSError as error:
-            logger.error("its result could not be stored: %s", error, extra={"job_id": job.id})
+            logger.error("its result could not be stored: %s", error)
             outcome = JobFailed("internal", f"the result could not be stored: {os.strerror(error.errno or 0)}")
         finally:
             if job.state is not State.DONE:
@@ -2430,8 +2885,6 @@ class Service:
         elif job.state is not State.DONE:
             return
         self._put(job)
-        error_text = f": {job.error}" if job.error else ""
-        logger.info("%s after %d attempts%s", job.state, job.attempts, error_text, extra={"job_id": job.id})
         try:
             await self.store.flushed()
         except StoreError:
@@ -2456,6 +2909,7 @@ class Service:
                     job.note_failure(lost)
                 if job.losses > LOSSES_ALLOWED:
                     fail(job, lost)
+                    self._note_end(job)
                 else:
                     transition(job, Step.RETURNED)
                 self.store.put(job)
@@ -2492,9 +2946,7 @@ class Service:
     def stop(self) -> None:
         """Let nobody wait any more: long-polls see their job as it is."""
         self.draining = self.stopped = True
-        for event in self._waited.values():
-            event.set()
-        self._waited.clear()
+        self.events.wake_all()
 
 
 def open_browser(
@@ -2547,6 +2999,133 @@ async def open_service(config: Config | None = None) -> AsyncIterator[Service]:
                 pool.give_up()
 
 
+# ---------------------------------------------------------------- metrics
+
+# Anybody may scrape: all processes of the machine are looked at once in this time.
+LOOK_AGE_S = 1.0
+BROWSER_ENDS = ("ended", "uses", "memory", "idle")
+# Each with its labels.
+Values = Iterable[tuple[tuple[str, ...], float]]
+
+
+def family(
+    cls: type[CounterMetricFamily] | type[GaugeMetricFamily], name: str, text: str, values: float | Values, *labels: str
+) -> Metric:
+    """A counter or a gauge: one value, or several by their labels."""
+    made = cls(f"cleariflow_{name}", text, labels=labels)
+    for shown, value in values if isinstance(values, Iterable) else [((), values)]:
+        made.add_metric(shown, value)
+    return made
+
+
+counter, gauge = functools.partial(family, CounterMetricFamily), functools.partial(family, GaugeMetricFamily)
+
+
+def histogram(name: str, text: str, durations: Durations, label: str) -> Metric:
+    """A histogram of seconds."""
+    made = HistogramMetricFamily(f"cleariflow_{name}_seconds", text, labels=[label])
+    for shown, buckets, sum_s in durations.histograms():
+        made.add_metric([shown], buckets, sum_s)
+    return made
+
+
+class Metrics(Collector):
+    """What Prometheus scrapes: each time the service is read as it is then.
+
+    Labels come from fixed sets. There is no URL in it, no key's name and nothing that a client or a page gave.
+    """
+
+    def __init__(self, service: Service, connections: Callable[[], int]) -> None:
+        self._service = service
+        self._connections = connections
+        # Not the global one: a process may have several services.
+        self._registry = CollectorRegistry()
+        self._registry.register(self)
+        ProcessCollector(registry=self._registry)
+        self._usage = cdp.pool.Usage(0, 0, 0.0)
+        self._look_at = -math.inf
+
+    async def scrape(self, accept: str) -> tuple[bytes, str]:
+        """The text in the format that the header `Accept` asks for, and its content type."""
+        if trio.current_time() >= self._look_at:
+            self._look_at = trio.current_time() + LOOK_AGE_S
+            self._usage = await self._service.pool.usage()
+        try:
+            encode, content_type = choose_encoder(accept)
+        except (TypeError, ValueError):
+            # The version is no number.
+            encode, content_type = choose_encoder("")
+        return encode(self._registry), content_type
+
+    def collect(self) -> Iterator[Metric]:
+        """All metrics but those of the process."""
+        yield from self._jobs()
+        yield from self._browsers()
+        yield from self._egress()
+        yield from self._store()
+        yield gauge("build_info", "Which version runs", [((__version__,), 1)], "version")
+        yield gauge("connections", "Open connections of HTTP clients", self._connections())
+        yield gauge("event_streams", "Open streams of events", self._service.events.followers)
+
+    def _jobs(self) -> Iterator[Metric]:
+        service, tally = self._service, self._service.tally
+        yield gauge("ready", "1 where /readyz answers 200", not service.unready())
+        submitted = [((name,), tally.submitted[name]) for name in REQUEST_CLASSES]
+        yield counter("jobs_submitted_total", "Jobs that were accepted", submitted, "service")
+        ends = [(State.DONE, ""), *((State.FAILED, code) for code in ERROR_CODES)]
+        ended = [((name, *end), tally.ended[name, *end]) for name in REQUEST_CLASSES for end in ends]
+        yield counter("jobs_ended_total", "Jobs that ended, by error code", ended, "service", "state", "code")
+        waiting = Counter(job.service for job in service.queued())
+        queued = [((name,), waiting[name]) for name in REQUEST_CLASSES]
+        yield gauge("jobs_queued", "Jobs that wait for a worker", queued, "service")
+        oldest = min((job.created_at for job in service.queued()), default=None)
+        age_s = (milliseconds_between(oldest, now_text()) or 0) / 1000
+        yield gauge("queue_oldest_seconds", "Since the submission of the job that waits for longest", age_s)
+        yield gauge("jobs_running", "Jobs that have a worker", service.queue()["running"])
+        yield gauge("workers", "Jobs that may run at once", service.config.workers)
+        yield histogram("queue_wait", "From a job's submission to its first attempt", tally.waits, "service")
+        yield histogram("attempt", "Whole attempts, however they ended", tally.attempts, "service")
+        yield histogram("phase", "Phases of attempts; settling is several of them", tally.phases, "phase")
+
+    def _browsers(self) -> Iterator[Metric]:
+        pool, usage, pages = self._service.pool, self._usage, self._service.pool.pages
+        yield counter("browser_launches_total", "Browsers that were started", pool.launches)
+        yield counter("browser_launch_failures_total", "Browsers that could not be started", pool.failures)
+        retired = [((reason,), pool.retired[reason]) for reason in BROWSER_ENDS]
+        yield counter("browser_retirements_total", "Browsers that were given up, and why", retired, "reason")
+        yield counter("browser_renderers_killed_total", "Pages that held too much memory", pool.renderers_killed)
+        used = [(("in_use",), pages.in_use), (("ahead",), pages.ahead)]
+        yield gauge("browser_pages", "Pages that are open, for a job or ahead of one", used, "use")
+        yield counter("browser_pages_opened_total", "Pages that were opened", pages.opened)
+        yield gauge("browser_processes", "Processes of all browsers", usage.processes)
+        yield gauge("browser_memory_bytes", "Held by them, without mapped files (--browser-memory)", usage.held_bytes)
+        yield counter("browser_cpu_seconds_total", "CPU time of all browsers, as far as scrapes saw it", usage.cpu_s)
+
+    def _egress(self) -> Iterator[Metric]:
+        totals = self._service.policy.totals
+        passed = [(("received",), totals.bytes_received), (("sent",), totals.bytes_sent)]
+        yield counter("egress_bytes_total", "Between pages and servers", passed, "direction")
+        yield counter("egress_connections_total", "Connections to servers", totals.connections)
+        failures = [((kind.name,), totals.failures[kind]) for kind in FailureKind]
+        text = "Connections that failed or broke; blocked: refused as --allow-network does not allow it"
+        yield counter("egress_failures_total", text, failures, "kind")
+        yield counter("egress_ads_blocked_total", "Connections refused by block_ads", totals.ads_blocked)
+
+    def _store(self) -> Iterator[Metric]:
+        store, counts = self._service.store, self._service.store.journal_counts
+        yield counter("store_commits_total", "Groups of changes that came to disk", counts.commits)
+        yield counter("store_folds_total", "Times that the journal was written anew", counts.folds)
+        yield counter("store_faults_total", "Writes that the disk refused", counts.faults)
+        yield counter("store_written_bytes_total", "Written to the journal", counts.written_bytes)
+        text = "Calls of fsync for the journal"
+        yield SummaryMetricFamily("cleariflow_store_fsync_seconds", text, counts.fsyncs, counts.fsync_s)
+        yield gauge("store_journal_bytes", "Size of the journal", store.journal_bytes)
+        yield gauge("store_jobs", "Jobs that are known, those that ended too", len(store.jobs))
+        yield gauge("artifacts", "Ended jobs whose artifacts are kept", store.artifact_count)
+        yield gauge("artifact_bytes", "Size of all artifacts (--disk-budget)", store.artifact_bytes)
+        yield gauge("disk_free_bytes", "Free in the data folder", store.free_bytes())
+
+
 # ---------------------------------------------------------------- HTTP messages
 
 # Of refusals, and of synchronous calls whose jobs failed; every other code of those is 424.
@@ -2557,6 +3136,7 @@ HTTP_STATUS = {
     "not_found": 404,
     "method_not_allowed": 405,
     "not_ended": 409,
+    "conflict": 409,
     "expired": 410,
     "body_too_large": 413,
     "unsupported_media_type": 415,
@@ -2637,6 +3217,15 @@ def json_pieces(text: str, files: Mapping[str, tuple[BinaryIO, str]]) -> Iterato
 
 
 @attrs.frozen
+class Retry:
+    """The body of `POST /v1/jobs/{id}/retry`, which may be left out."""
+
+    request: Annotated[dict[str, Any], "fields that were wiped when the job ended, and the key"] = attrs.field(
+        factory=dict
+    )
+
+
+@attrs.frozen
 class ReadQuery:
     """Of `GET /v1/jobs/{id}`."""
 
@@ -2648,8 +3237,8 @@ class ReadQuery:
 class ListQuery:
     """Of `GET /v1/jobs`."""
 
-    status: Literal["queued", "running", "done", "failed"] | None = None
-    limit: Annotated[int, Range(1, LIST_LIMIT)] = 100
+    status: Annotated[Literal["queued", "running", "done", "failed"], "only jobs in this state"] | None = None
+    limit: Annotated[int, Range(1, LIST_LIMIT), "how many"] = 100
     cursor: Annotated[int, Range(0), "`next` of the page before"] | None = None
 
 
@@ -2663,15 +3252,6 @@ def read_query(cls: Any, query: bytes) -> Any:
 @functools.lru_cache(256)
 def _structured(cls: Any, pairs: tuple[tuple[str, str], ...]) -> Any:
     return structure(nested(pairs, cls), cls)
-
-
-@contextlib.contextmanager
-def artifact_present() -> Iterator[None]:
-    """An artifact may expire between the look at its job and its reading: that is `expired` too."""
-    try:
-        yield
-    except FileNotFoundError:
-        raise ServiceError("expired", RESULT_GONE) from None
 
 
 def is_cached(file: BinaryIO) -> bool:
@@ -2723,14 +3303,34 @@ def is_of_a_page(headers: Headers) -> bool:
     return site not in ("same-origin", "none")
 
 
+@functools.cache
+def read_page(root_path: str) -> tuple[str, str]:
+    """The page for people, and the Content-Security-Policy that lets nothing run and load but what is its own."""
+    # Of a zip too.
+    loader: Any = sys.modules[__name__].__loader__
+    page = loader.get_data(str(Path(__file__).with_name("cleariflow.html"))).decode()
+    options = "".join(f"<option>{name}</option>" for name in device_names())
+    page = page.replace('<datalist id="devices">', f'<datalist id="devices">{options}')
+    if root_path:
+        page = page.replace('<base href="./">', f'<base href="{root_path}/">')
+    policy = ["default-src 'none'", "connect-src 'self'", "img-src 'self' blob:", "base-uri 'self'"]
+    for tag in ("script", "style"):
+        content = page.partition(f"<{tag}>")[2].partition(f"</{tag}>")[0]
+        digest = base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()
+        policy.append(f"{tag}-src 'sha256-{digest}'")
+    policy += ["form-action 'none'", "frame-ancestors 'none'", "require-trusted-types-for 'script'", "trusted-types"]
+    return page, "; ".join(policy)
+
+
 # ---------------------------------------------------------------- HTTP handlers
 
 
 class Api:
     """The handlers; `ROUTES` says which path each serves. Bound to one service."""
 
-    def __init__(self, service: Service) -> None:
+    def __init__(self, service: Service, connections: Callable[[], int]) -> None:
         self.service = service
+        self._metrics = Metrics(service, connections)
 
     # What every handler begins with
 
@@ -2804,9 +3404,22 @@ class Api:
             raise ValidationError([Fault("service", SERVICE_HINT)])
         if submission.service not in (None, name):
             raise ValidationError([Fault("service", f"contradicts host or path, which say {name}")])
-        job = await self.service.submit(name, submission.request, submission.priority, key)
-        location = f"{self.service.config.root_path}/v1/jobs/{job.id}"
-        return json_response({"job_id": job.id}, 202, {"Location": location})
+        return self.accepted(await self.service.submit(name, submission.request, submission.priority, key))
+
+    def accepted(self, job: Job) -> Response:
+        """Of a new job."""
+        return json_response(
+            {"job_id": job.id}, 202, {"Location": f"{self.service.config.root_path}/v1/jobs/{job.id}"}
+        )
+
+    async def retry_job(self, job_id: str) -> Response:
+        body = await self.body() if await request.get_data() else {}
+        inner = body.get("request") if isinstance(body, dict) else None
+        key = self.key(inner)
+        job = self.own_job(job_id, key)
+        given = structure(body, Retry).request
+        fields = {name: value for name, value in given.items() if name != "api_key"}
+        return self.accepted(await self.service.retry(job, fields, key))
 
     async def read_job(self, job_id: str) -> Response:
         job = self.service.job(job_id)
@@ -2879,7 +3492,10 @@ class Api:
         response.response = TrioIterableBody(body())
         response.timeout = ANSWER_S + size / SLOWEST_BYTES_PER_S
 
-    async def read_result(self, job_id: str, name: str | None = None) -> Response:
+    async def read_result(self, job_id: str) -> Response:
+        return await self.artifact_response(self.service.artifact(self.service.job(job_id)))
+
+    async def read_output(self, job_id: str, name: str) -> Response:
         return await self.artifact_response(self.service.artifact(self.service.job(job_id), name))
 
     async def artifact_response(self, artifact: Artifact) -> Response:
@@ -2912,11 +3528,16 @@ class Api:
             response.headers["Content-Disposition"] = f'attachment; filename="{artifact.file}"'
         return response
 
-    async def delete_job(self, job_id: str) -> Response:
-        key, job = self.key(), self.service.job(job_id)
+    def own_job(self, job_id: str, key: Key | None) -> Job:
+        """A job that the client may change."""
+        job = self.service.job(job_id)
         if key is not None and job.key != key.name:
             # In the words for one that is not there: whose it is is nobody's business.
             raise ServiceError("not_found", NO_JOB)
+        return job
+
+    async def delete_job(self, job_id: str) -> Response:
+        job = self.own_job(job_id, self.key())
         if job.ended:
             return await self.job_response(job, with_result=False)
         self.service.cancel(job)
@@ -2937,12 +3558,41 @@ class Api:
             limit=query.limit + 1,
             key=key.name if key is not None else None,
         )
-        rows = [
-            {"job_id": job.id, "service": job.service, "status": job.state, "url": job.url, "meta": job.meta()}
-            for job in found[: query.limit]
-        ]
+        rows = [job.row() for job in found[: query.limit]]
         more = len(found) > query.limit
         return json_response({"jobs": rows, "next": str(found[query.limit - 1].number) if more else None})
+
+    # Events
+
+    async def job_events(self, job_id: str) -> Response:
+        job, given = self.service.job(job_id), request.headers.get("Last-Event-ID")
+        if given == END:
+            # A browser comes again after the stream's end, until it is told not to.
+            return Response(b"", 204)
+        return self.event_stream(self.service.follow(job, after=given, quiet_s=KEEP_ALIVE_S))
+
+    async def all_events(self) -> Response:
+        key, given = self.key(), request.headers.get("Last-Event-ID")
+        return self.event_stream(self.service.follow(key=key, after=given, quiet_s=KEEP_ALIVE_S))
+
+    def event_stream(self, events: AsyncGenerator[ServiceEvent, None]) -> Response:
+        """An answer without a limit of time, which ends with the events."""
+
+        async def body() -> AsyncGenerator[bytes, None]:
+            async with contextlib.aclosing(events):
+                yield b"retry: 2000\n\n"
+                async for name, event_id, data in events:
+                    text = f"event: {name}\nid: {event_id}\ndata: {json.dumps(data)}\n\n"
+                    yield text.encode() if name != "quiet" else b": keep-alive\n\n"
+
+        # nginx would keep small pieces back.
+        response = Response(content_type="text/event-stream", headers={"X-Accel-Buffering": "no"})
+        if request.method == "HEAD":
+            response.set_data(b"")
+        else:
+            response.response = TrioIterableBody(body())
+            response.timeout = None
+        return response
 
     # The synchronous forms
 
@@ -2967,52 +3617,435 @@ class Api:
             return await self.artifact_response(artifact)
         return await self.result_response(job, lambda result: result)
 
+    # For people
+
+    async def page(self) -> Response:
+        content, policy = read_page(self.service.config.root_path)
+        headers = {"Content-Security-Policy": policy, "Referrer-Policy": "same-origin"}
+        return Response(content, content_type="text/html; charset=utf-8", headers=headers)
+
     # Health
 
     async def live(self) -> Response:
         return json_response({"ok": True})
 
     async def ready(self) -> Response:
-        service, fault = self.service, self.service.store.fault
-        for code, reason in (
-            ("draining", "the service is stopping" if service.draining else None),
-            ("storage_full", f"the store cannot be written: {fault}" if fault else None),
-            ("no_browser", None if service.pool.available else service.pool.fault or "the browser is starting"),
-        ):
-            if reason is not None:
-                raise ServiceError(code, reason)
-        return json_response({"ok": True})
+        if reasons := self.service.unready():
+            raise ServiceError(next(iter(reasons)), "; ".join(reasons.values()))
+        return json_response({"ok": True, "browser": self.service.pool.state, "store": "it can be written"})
+
+    async def metrics(self) -> Response:
+        text, content_type = await self._metrics.scrape(request.headers.get("Accept", ""))
+        return Response(text, content_type=content_type)
+
+    # Documentation
+
+    async def openapi(self) -> Response:
+        config = self.service.config
+        return Response(openapi_document(config.root_path, config.max_timeout), content_type="application/json")
+
+    async def docs(self) -> Response:
+        headers = {"Content-Type": "text/html; charset=utf-8", "Content-Security-Policy": DOCS_POLICY}
+        return Response(DOCS_PAGE, headers=headers)
+
+    async def docs_file(self, name: str) -> Response:
+        if name not in DOCS_FILES:
+            raise ServiceError("not_found", "the documentation has no file of this name")
+        headers = {"Content-Type": DOCS_FILES[name], "Cache-Control": "private, max-age=3600"}
+        return Response(await trio.to_thread.run_sync(docs_bytes, name), headers=headers)
 
 
 Handler = Callable[..., Awaitable[Response]]
-ROUTES: tuple[tuple[str, str, Handler], ...] = (
-    ("POST", "/v1/jobs", Api.create_job),
-    ("GET", "/v1/jobs", Api.list_jobs),
-    ("GET", "/v1/jobs/<job_id>", Api.read_job),
-    ("DELETE", "/v1/jobs/<job_id>", Api.delete_job),
-    ("GET", "/v1/jobs/<job_id>/result", Api.read_result),
-    ("GET", "/v1/jobs/<job_id>/result/<name>", Api.read_result),
-    *(("POST", f"/v1/{name}", functools.partial(Api.capture_body, name=name)) for name in REQUEST_CLASSES),
-    *(("GET", f"/v1/{name}", functools.partial(Api.capture_query, name=name)) for name in REQUEST_CLASSES),
-    ("GET", "/livez", Api.live),
-    ("GET", "/readyz", Api.ready),
+
+
+@attrs.frozen
+class Route:
+    """A row of `ROUTES`, from which the application and the schema are made."""
+
+    method: str
+    path: str
+    """As werkzeug writes it; also served below the name of each service."""
+    handler: Handler
+    summary: str
+    answer: str | None = None
+    """Of the answer's JSON: a name in `ANSWERS`; None where it is no JSON."""
+    status: int = 200
+    kinds: tuple[str, ...] = ()
+    """Content types of other answers of this status."""
+    body: type | None = None
+    query: type | None = None
+    errors: tuple[str, ...] = ()
+    """Codes of its refusals, beside those of every route."""
+    also: Mapping[int, str] = attrs.field(factory=dict)
+    """Further answers, which have no body."""
+
+
+# Codes of all routes, then of those that take a body, need a key, find a job, cancel it, read an artifact, and take a new job.
+ALWAYS = ("invalid_request", "internal")
+OF_BODY = ("body_too_large", "unsupported_media_type")
+OF_KEY = ("unauthorized",)
+OF_JOB = ("not_found",)
+OF_CANCEL = (*OF_JOB, *OF_KEY, "storage_full")
+OF_RESULT = ("not_found", "not_ended", "expired", "job_failed")
+OF_SUBMIT = (
+    *("unauthorized", "blocked_target", "quota_reached", "rate_limited"),
+    *("queue_full", "draining", "storage_full"),
 )
+OF_CAPTURE = (*OF_SUBMIT, *ERROR_CODES, "no_browser", "deadline")
+OF_READY = ("draining", "storage_full", "no_browser")
+OF_FILE = {206: "the range that was asked for", 304: "not changed: `If-None-Match` knows it", 416: "no such range"}
+PICTURES = ("image/jpeg", "image/png", "image/webp")
+ARTIFACTS = (*PICTURES, "text/html", "text/plain", "text/markdown", "application/json")
+EVENTS = ("text/event-stream",)
+DOCS = ("text/javascript", "text/css", "image/png")
+SCRAPED = ("text/plain", "application/openmetrics-text")
+ROUTES: tuple[Route, ...] = (
+    Route("POST", "/v1/jobs", Api.create_job, "Submit a job", "Submitted", 202, body=Submission, errors=OF_SUBMIT),
+    Route("GET", "/v1/jobs", Api.list_jobs, "List the newest jobs", "Jobs", query=ListQuery, errors=OF_KEY),
+    Route("GET", "/v1/jobs/<job_id>", Api.read_job, "Read a job", "Job", query=ReadQuery, errors=OF_JOB),
+    Route("DELETE", "/v1/jobs/<job_id>", Api.delete_job, "Cancel a job", "Job", errors=OF_CANCEL),
+    Route(
+        *("POST", "/v1/jobs/<job_id>/retry", Api.retry_job, "Submit an ended job once more", "Submitted", 202),
+        body=Retry,
+        errors=(*OF_SUBMIT, *OF_JOB, "not_ended", "conflict"),
+    ),
+    Route(
+        *("GET", "/v1/jobs/<job_id>/events", Api.job_events, "Follow a job until its end", None),
+        kinds=EVENTS,
+        errors=OF_JOB,
+        also={204: "its end was told: `Last-Event-ID` is that event's"},
+    ),
+    Route("GET", "/v1/events", Api.all_events, "Follow all jobs", None, kinds=EVENTS, errors=OF_KEY),
+    Route(
+        *("GET", "/v1/jobs/<job_id>/result", Api.read_result, "Fetch the artifact itself"),
+        kinds=ARTIFACTS,
+        errors=OF_RESULT,
+        also=OF_FILE,
+    ),
+    Route(
+        *("GET", "/v1/jobs/<job_id>/result/<name>", Api.read_output, "Fetch one output, or an action's picture"),
+        kinds=ARTIFACTS,
+        errors=OF_RESULT,
+        also=OF_FILE,
+    ),
+    *(
+        Route(
+            *("POST", f"/v1/{name}", functools.partial(Api.capture_body, name=name)),
+            *(f"Make a {name} now", f"{name.title()}Result"),
+            kinds=ARTIFACTS[:-1],
+            body=cls,
+            errors=OF_CAPTURE,
+        )
+        for name, cls in REQUEST_CLASSES.items()
+    ),
+    *(
+        Route(
+            *("GET", f"/v1/{name}", functools.partial(Api.capture_query, name=name)),
+            *(f"Make a {name} now, of query parameters", f"{name.title()}Result"),
+            kinds=ARTIFACTS[:-1],
+            query=cls,
+            errors=OF_CAPTURE,
+        )
+        for name, cls in REQUEST_CLASSES.items()
+    ),
+    Route("GET", "/", Api.page, "The page for people", None, kinds=("text/html",)),
+    Route("GET", "/livez", Api.live, "Whether the process answers", "Ok"),
+    Route("GET", "/readyz", Api.ready, "Whether jobs can be run", "Ready", errors=OF_READY),
+    Route("GET", "/metrics", Api.metrics, "Figures for Prometheus", kinds=SCRAPED),
+    Route("GET", "/openapi.json", Api.openapi, "This description", "OpenAPI"),
+    Route("GET", "/docs", Api.docs, "This description, to read and to try", kinds=("text/html",)),
+    Route("GET", "/docs/<name>", Api.docs_file, "What the reader needs", kinds=DOCS, errors=("not_found",)),
+)
+
+
+# ---------------------------------------------------------------- openapi
+
+EXAMPLES: Mapping[str, list[dict[str, Any]]] = {
+    "ScreenshotRequest": [
+        {"url": "https://example.com/"},
+        {"url": "https://example.com/", "format": "png", "full_page": True, "viewport": {"width": 390, "height": 844}},
+        {"html": "<h1>Hello</h1>", "selector": "h1", "padding": 8, "actions": [{"type": "wait", "ms": 100}]},
+    ],
+    "ScrapeRequest": [
+        {"url": "https://example.com/", "outputs": ["markdown", "links", "metadata"]},
+        {"url": "https://example.com/", "wait_for": "h1", "cookies": "theme=dark; lang=en", "fail_on_status": ["4xx"]},
+    ],
+    "Submission": [
+        {"service": "screenshot", "request": {"url": "https://example.com/", "format": "webp"}},
+        {"service": "scrape", "request": {"url": "https://example.com/", "outputs": ["text"]}, "priority": 10},
+    ],
+    "Retry": [{"request": {"cookies": "session=3f9a"}}],
+}
+ABOUT = f"""Which service takes a job: {SERVICE_HINT.partition("? ")[2]}.
+
+Where an API key is needed, {KEY_HINT}."""
+STREAM = """event: job
+id: 5e0f3a91-17
+data: {"job_id": "3c8f6c1e-7c43-4be0-a1b6-0f0a2d3e4f50", "service": "scrape", "status": "running", ...}
+
+event: progress
+id: 5e0f3a91-18
+data: {"job_id": "3c8f6c1e-7c43-4be0-a1b6-0f0a2d3e4f50", "status": "running", "phase": "navigate", "progress": 0.11}
+
+"""
+SERVICES, STATES = list(REQUEST_CLASSES), list(State)
+RESULT_META = {
+    "url title": "string",
+    "status_code": "integer?",
+    "elapsed_ms": "integer",
+    "redirects warnings": ["string"],
+    "timings network": "object",
+    "browser": "string?",
+    "actions?": ["object"],
+}
+# In the notation of `shape`.
+ANSWERS: Mapping[str, Any] = {
+    "Ok": {"ok": "boolean"},
+    "Ready": {"ok": "boolean", "browser store": "string"},
+    "OpenAPI": "object",
+    "Submitted": {"job_id": "string"},
+    "Job": {
+        "job_id": "string",
+        "status": STATES,
+        "result?": ("ScreenshotResult", "ScrapeResult"),
+        "error?": "string",
+        "error_detail?": "ErrorDetail",
+        "meta": "Meta",
+    },
+    "Jobs": {"jobs": ["Row"], "next": "string?"},
+    "Row": {
+        "job_id url": "string",
+        "service": SERVICES,
+        "status": STATES,
+        "phase?": "string?",
+        "progress?": "number",
+        "error?": "string",
+        "error_detail?": "ErrorDetail",
+        "meta": "Meta",
+    },
+    "Meta": {
+        "service": SERVICES,
+        "priority attempts position?": "integer",
+        "attempt_errors": [{"attempt": "integer", "code error": "string"}],
+        "queue_ms": "integer?",
+        "created_at": "string",
+        "started_at finished_at": "string?",
+    },
+    "ErrorDetail": {"code": list(ERROR_CODES), "retryable": "boolean", "index?": "integer"},
+    "Picture": {"image_base64 content_type": "string"},
+    "ScreenshotResult": {
+        "ok": "boolean",
+        "image_base64 content_type": "string",
+        "screenshots?": "object",
+        "meta": {**RESULT_META, "width height": "integer"},
+    },
+    "ScrapeResult": {
+        "ok": "boolean",
+        "html? text? markdown?": "string",
+        "links?": [{"url text rel": "string"}],
+        "metadata? screenshots?": "object",
+        "screenshot?": "Picture",
+        "meta": {**RESULT_META, "duration_ms": "integer"},
+    },
+    "Error": {
+        "ok": "boolean",
+        "error": {
+            "code": list(dict.fromkeys((*HTTP_STATUS, *ERROR_CODES))),
+            "message field? job_id?": "string",
+            "faults?": [{"field message": "string"}],
+            "retryable?": "boolean",
+            "index?": "integer",
+        },
+    },
+}
+SECURITY = {
+    "bearer": {"type": "http", "scheme": "bearer"},
+    "header": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
+    "query": {"type": "apiKey", "in": "query", "name": "api_key"},
+}
+ANSWER_HEADERS = {202: ("Location", "of the job"), 429: ("Retry-After", "seconds"), 503: ("Retry-After", "seconds")}
+# One of the two, and not both.
+URL_OR_HTML: Schema = {
+    "if": {"required": ["url"], "properties": {"url": {"type": "string"}}},
+    "then": {"properties": {"html": NULL}},
+    "else": {"required": ["html"], "properties": {"html": {"type": "string"}}},
+}
+STATUS_PATTERN: Schema = {
+    "anyOf": [
+        {"type": "integer", "minimum": 100, "maximum": 599},
+        {"type": "string", "pattern": "^[1-5]([0-9]{2}|[xX]{2})$"},
+    ]
+}
+
+
+def shape(given: Any) -> Schema:
+    """The schema of an answer in short.
+
+    A type (`string?`: or null), the name of another schema, `[X]` for a list of X, `[X, Y]` for one of several texts,
+    `(X, Y)` for one of several schemas, or an object by its members, several in one text, of which `X?` may be missing.
+    """
+    match given:
+        case dict():
+            members = {name: shape(value) for names, value in given.items() for name in names.split()}
+            properties = {name.removesuffix("?"): schema for name, schema in members.items()}
+            required = [name for name in members if name in properties]
+            return {"type": "object", "properties": properties, "required": required}
+        case tuple():
+            return {"anyOf": [shape(one) for one in given]}
+        case [item]:
+            return {"type": "array", "items": shape(item)}
+        case list():
+            return {"type": "string", "enum": given}
+    if given[0].isupper():
+        return ref(given)
+    return {"type": [given[:-1], "null"] if given.endswith("?") else given}
+
+
+def answers_of(route: Route) -> dict[str, Any]:
+    """What a route may answer, by status."""
+    kinds: dict[str, Any] = {kind: {"schema": shape("string")} if kind[:5] == "text/" else {} for kind in route.kinds}
+    if "text/event-stream" in kinds:
+        kinds["text/event-stream"]["example"] = STREAM
+    good = ({"application/json": {"schema": ref(route.answer)}} if route.answer is not None else {}) | kinds
+    bad: dict[str, Any] = {"application/json": {"schema": ref("Error")}}
+    found: dict[int, dict[str, Any]] = {route.status: {"description": route.summary, "content": good}}
+    late = {408: f"the body took longer than {BODY_S:g} s"} if route.body is not None else {}
+    for status, text in {**route.also, **late}.items():
+        content = bad if status >= 400 else good if status == 206 else None
+        found[status] = {"description": text} | ({"content": content} if content is not None else {})
+    for code in dict.fromkeys((*ALWAYS, *(OF_BODY if route.body is not None else ()), *route.errors)):
+        status = HTTP_STATUS.get(code, 424)
+        phrase = HTTPStatus(status).phrase
+        one = found.setdefault(status, {"description": phrase, "content": {"application/json": {"schema": ref("Error")}}})
+        one["description"] += f"{', ' if '`' in one['description'] else ': '}`{code}`"
+        examples = one["content"]["application/json"].setdefault("examples", {})
+        examples[code] = {"value": error_body(code, phrase)}
+    for status in found.keys() & ANSWER_HEADERS.keys():
+        name, text = ANSWER_HEADERS[status]
+        found[status]["headers"] = {name: {"description": text, "schema": {"type": "string"}}}
+    return {str(status): found[status] for status in sorted(found)}
+
+
+def operation(route: Route, schemas: Schemas) -> dict[str, Any]:
+    """A row of `ROUTES` as OpenAPI has it."""
+    named = route.handler.keywords if isinstance(route.handler, functools.partial) else {}
+    handler = route.handler.func if isinstance(route.handler, functools.partial) else route.handler
+    places = re.findall(r"<(\w+)>", route.path)
+    parameters = [{"name": name, "in": "path", "required": True, "schema": {"type": "string"}} for name in places]
+    if route.query is not None:
+        parameters += [
+            {"name": name, "in": "query", "description": schema.pop("description"), "schema": schema}
+            for name, schema in schemas.parameters(route.query)
+            # (Which is a security scheme.)
+            if name != "api_key"
+        ]
+    made: dict[str, Any] = {
+        "operationId": "_".join((handler.__name__, *named.values())),
+        "summary": route.summary,
+        "description": inspect.getdoc(handler) or "",
+        "tags": ["jobs" if route.path.startswith("/v1/") else "service"],
+        "parameters": parameters,
+        "responses": answers_of(route),
+    }
+    if route.kinds == EVENTS:
+        parameters.append({"name": "Last-Event-ID", "in": "header", "schema": shape("string")})
+    if route.body is not None:
+        content = {"application/json": {"schema": schemas.of(route.body)}}
+        made["requestBody"] = {"required": route.body is not Retry, "content": content}
+    if "unauthorized" in route.errors:
+        made["security"] = [{}, *({name: []} for name in SECURITY)]
+    return made
+
+
+@functools.lru_cache(4)
+def openapi_document(root_path: str, max_timeout_s: float) -> str:
+    """The description of the HTTP interface, OpenAPI 3.1, from `ROUTES` and the classes of requests."""
+    schemas = Schemas({StatusPattern: STATUS_PATTERN}, ceilings={"timeout_ms": int(max_timeout_s * 1000)})
+    paths: dict[str, Any] = {}
+    for route in ROUTES:
+        path = re.sub(r"<(\w+)>", r"{\1}", route.path)
+        paths.setdefault(path, {})[route.method.lower()] = operation(route, schemas)
+    components = schemas.components | {name: shape(given) for name, given in ANSWERS.items()}
+    for cls in REQUEST_CLASSES.values():
+        components[cls.__name__] |= URL_OR_HTML
+    either = {"anyOf": [ref(cls.__name__) for cls in REQUEST_CLASSES.values()]}
+    components["Submission"]["properties"]["request"] = either
+    for name, examples in EXAMPLES.items():
+        components[name]["examples"] = examples
+    document = {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "Cleariflow",
+            "version": __version__,
+            "description": f"Pictures and documents of web pages.\n\n{ABOUT}",
+            "license": {"name": "MIT", "identifier": "MIT"},
+        },
+        "servers": [
+            {"url": root_path or "/", "description": "the body says which service, or the host"},
+            *({"url": f"{root_path}/{name}", "description": f"the {name} service"} for name in REQUEST_CLASSES),
+        ],
+        "paths": paths,
+        "components": {"schemas": components, "securitySchemes": SECURITY},
+    }
+    return json.dumps(document)
+
+
+# What Swagger UI needs. Its package is a blueprint for Flask too, which Quart is made of.
+DOCS_PACKAGE = "flask_swagger_ui"
+DOCS_FILES = {
+    "swagger-ui-bundle.js": "text/javascript",
+    "swagger-ui.css": "text/css",
+    "favicon-32x32.png": "image/png",
+    "start.js": "text/javascript",
+}
+DOCS_PAGE = """<!DOCTYPE html>
+<html lang="en">
+<meta charset="utf-8">
+<title>Cleariflow API</title>
+<link rel="stylesheet" href="docs/swagger-ui.css">
+<link rel="icon" href="docs/favicon-32x32.png">
+<div id="swagger-ui"></div>
+<script src="docs/swagger-ui-bundle.js"></script>
+<script src="docs/start.js"></script>
+</html>
+"""
+# (Its validator is a service of others.)
+DOCS_START = """SwaggerUIBundle({
+  url: "openapi.json", dom_id: "#swagger-ui", deepLinking: true, validatorUrl: null, defaultModelsExpandDepth: 0,
+});
+"""
+# The style sheet has pictures as data, pictures that were tried are blobs, and a script sets styles.
+DOCS_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; "
+    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+
+
+@functools.cache
+def docs_bytes(name: str) -> bytes:
+    """One of `DOCS_FILES`."""
+    if name == "start.js":
+        return DOCS_START.encode()
+    return importlib.resources.files(DOCS_PACKAGE).joinpath("dist", name).read_bytes()
 
 
 # ---------------------------------------------------------------- HTTP application
 
 
-def create_app(service: Service) -> QuartTrio:
+def create_app(service: Service, connections: Callable[[], int] = lambda: 0) -> QuartTrio:
     """The ASGI application; starts nothing by itself."""
     app = QuartTrio("cleariflow", static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = service.config.max_body
     app.config["BODY_TIMEOUT"] = BODY_S
     app.config["RESPONSE_TIMEOUT"] = ANSWER_S
-    api = Api(service)
+    api = Api(service, connections)
 
-    for method, path, handler in ROUTES:
-        for rule in (path, *(f"/{name}{path}" for name in REQUEST_CLASSES)):
-            app.add_url_rule(rule, f"{method} {rule}", functools.partial(handler, api), methods=[method])
+    for route in ROUTES:
+        # (Without its slash, /screenshot/ would be sent on to another URL.)
+        names = REQUEST_CLASSES if route.path != "/" else ()
+        for rule in (route.path, *(f"/{name}{route.path}" for name in names)):
+            handler = functools.partial(route.handler, api)
+            app.add_url_rule(rule, f"{route.method} {rule}", handler, methods=[route.method])
     # (`//v1/jobs` would be sent on to another URL.)
     app.url_map.merge_slashes = False
     app.before_request(api.check_head)
@@ -3147,7 +4180,7 @@ class Connections:
     def __init__(self, most: int, stopped: trio.Event) -> None:
         self._most = most
         self._stopped = stopped
-        self._open = 0
+        self.open = 0
         self._full_until = -math.inf
         # Since when; the longest first.
         self._idle: dict[trio.SocketStream, float] = {}
@@ -3155,17 +4188,17 @@ class Connections:
     @contextlib.contextmanager
     def admitted(self, stream: trio.SocketStream) -> Iterator[bool]:
         """Count a connection while the body runs; False: it is one too many."""
-        if (full := self._open >= self._most) and self._idle:
+        if (full := self.open >= self._most) and self._idle:
             self._close(next(iter(self._idle)))
             full = False
         if full and trio.current_time() >= self._full_until:
             self._full_until = trio.current_time() + 60
-            logger.warning("%d connections are open, none is idle: more are closed at once", self._open)
-        self._open += 1
+            logger.warning("%d connections are open, none is idle: more are closed at once", self.open)
+        self.open += 1
         try:
             yield not full
         finally:
-            self._open -= 1
+            self.open -= 1
             self._idle.pop(stream, None)
 
     def note(self, stream: trio.SocketStream, *, idle: bool) -> None:
@@ -3332,7 +4365,7 @@ async def serve_http(
     settings.errorlog = None
     async with trio.open_nursery() as nursery:
         nursery.start_soon(connections.sweep)
-        app = create_app(service)
+        app = create_app(service, lambda: connections.open)
         await hypercorn.trio.serve(app, settings, shutdown_trigger=stopped.wait, task_status=task_status)
 
 
@@ -3399,41 +4432,121 @@ async def stop_on_signal(signals: AsyncIterator[int], service: Service, stopped:
         pass
 
 
+# ---------------------------------------------------------------- doctor
+
+# A folder on a network, or a worn disk: every submission waits for this.
+SLOW_FSYNC_S = 0.1
+LIVE_S = 2.0
+
+
+def examine_folder(config: Config) -> Iterator[Finding]:
+    """Whether the data folder can be written, has room, and is in use."""
+    folder = place = Path(config.data_dir).absolute()
+    while not place.exists():
+        # It is made at the first start.
+        place = place.parent
+    mend = f"chown -R {os.geteuid()} {shlex.quote(str(folder))} as root, mount a volume there, or choose --data-dir"
+    try:
+        with tempfile.TemporaryFile(dir=place) as file:
+            file.write(bytes(2**16))
+            file.flush()
+            began = time.monotonic()
+            os.fsync(file.fileno())
+            took_s = time.monotonic() - began
+        disk = os.statvfs(place)
+    except OSError as error:
+        yield Finding("data folder", "error", f"{folder} cannot be written: {error.strerror}", mend)
+        return
+    slow = took_s > SLOW_FSYNC_S
+    text = f"{folder} can be written; one fsync takes {took_s * 1000:.1f} ms"
+    yield Finding("data folder", "warning" if slow else "ok", text, "use a faster disk (--data-dir)" if slow else None)
+    held = 0
+    with contextlib.suppress(OSError):
+        held = sum(one.stat().st_size for one in os.scandir(folder / "artifacts"))
+    free, room = disk.f_bavail * disk.f_frsize, f"free some, or lower --disk-budget ({config.disk_budget >> 20} MiB)"
+    text = f"{free >> 20} MiB are free in it"
+    if free < DISK_RESERVE_BYTES:
+        yield Finding("disk", "error", f"{text}: no job is taken with less than {DISK_RESERVE_BYTES >> 20} MiB", room)
+    elif free + held < config.disk_budget:
+        yield Finding("disk", "warning", f"{text}, less than all results may take", room)
+    else:
+        yield Finding("disk", "ok", text)
+
+
+def is_in_use(config: Config) -> bool:
+    """Whether a service runs on the data folder."""
+    with contextlib.suppress(OSError), open(Path(config.data_dir) / "jobs.journal", "rb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
+
+
+async def examine_port(config: Config) -> Finding:
+    """Whether the port is free, or a service of ours answers there."""
+    place = f"port {config.port} of {config.host}"
+    running = is_in_use(config)
+    try:
+        open_listener(config).close()
+    except ConfigError as error:
+        with contextlib.suppress(OSError), trio.move_on_after(LIVE_S):
+            host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(config.host, config.host)
+            stream = await trio.open_tcp_stream(host, config.port)
+            async with stream:
+                await stream.send_all(b"GET /livez HTTP/1.0\r\nHost: localhost\r\n\r\n")
+                answer = b"".join([piece async for piece in stream])
+            if json.dumps({"ok": True}).encode() in answer:
+                whose = "this data folder" if running else "another data folder"
+                return Finding("port", "ok", f"a Cleariflow with {whose} answers at {place}")
+        mend = f"stop what has it (ss -ltnp 'sport = :{config.port}'), or choose --port"
+        return Finding("port", "error", error.faults[0].message, mend)
+    if running:
+        return Finding("port", "ok", f"{place} is free; a service with this data folder runs at another")
+    return Finding("port", "ok", f"{place} is free")
+
+
+async def examine(config: Config, faults: list[Fault], tell: doctor.Tell) -> None:
+    """Look at all that the service needs, with the settings as far as they have no faults."""
+    python = ".".join(map(str, sys.version_info[:3]))
+    tell(Finding("version", "ok", f"cleariflow {__version__}, Python {python}"))
+    for fault in faults:
+        tell(Finding("settings", "error", f"{fault.field}: {fault.message}", "correct this setting"))
+    for finding in (*examine_folder(config), await examine_port(config)):
+        tell(finding)
+    for finding in doctor.examine_system(FILES_KEPT + FILES_OF_A_PAGE * config.workers + 2 * MAX_CONNECTIONS):
+        tell(finding)
+    authorities = None
+    # What is wrong with them is among the faults.
+    with contextlib.suppress(ValueError):
+        authorities = config.authorities
+    with contextlib.suppress(ValueError):
+        if config.proxy is not None:
+            tell(await doctor.examine_proxy(Proxy.parse(config.proxy)))
+    await doctor.examine_browser(tell, config.browser, switches=config.browser_arg, authorities=authorities)
+
+
+def run_doctor(flags: Mapping[str, Any]) -> int:
+    """`doctor`: tell what was found; returns 1 where something is an error, else 0."""
+    findings: list[Finding] = []
+    as_json = flags["json"]
+
+    def tell(finding: Finding) -> None:
+        findings.append(finding)
+        if not as_json:
+            print(f"{finding.level:8} {finding.subject:14} {printable(finding.text)}", flush=True)
+            if finding.mend is not None:
+                print(f"{'':23} -> {finding.mend}", flush=True)
+
+    config, faults = read_config(flags)
+    trio.run(examine, config, faults, tell)
+    ok = all(finding.level != "error" for finding in findings)
+    if as_json:
+        print(json.dumps({"ok": ok, "findings": [attrs.asdict(finding) for finding in findings]}, indent=2))
+    return 0 if ok else 1
+
+
 # ---------------------------------------------------------------- command line
-
-
-class LineFormatter(logging.Formatter):
-    """One line an event, as text or as a JSON object, with its job's id. A traceback follows a text on more lines."""
-
-    def __init__(self, log_format: str) -> None:
-        super().__init__("%(asctime)s %(levelname)-7s %(job)s%(message)s")
-        self._as_json = log_format == "json"
-
-    def format(self, record: logging.LogRecord) -> str:
-        """The line."""
-        job_id = getattr(record, "job_id", None)
-        record.job = f"job {job_id}: " if job_id else ""
-        if not self._as_json:
-            return super().format(record)
-        line = {
-            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
-            "level": record.levelname.lower(),
-            "logger": record.name,
-            "message": record.getMessage(),
-            "job_id": job_id,
-            "traceback": self.formatException(record.exc_info) if record.exc_info else None,
-        }
-        return json.dumps({name: value for name, value in line.items() if value is not None})
-
-
-def set_up_logging(log_format: str, level: int) -> None:
-    """All logs to stderr."""
-    handler = logging.StreamHandler()
-    handler.setFormatter(LineFormatter(log_format))
-    logging.basicConfig(handlers=[handler], level=level, force=True)
-    # They log each connection and message.
-    for name in ("hypercorn", "trio-websocket", "quart"):
-        logging.getLogger(name).setLevel(logging.WARNING)
 
 
 # The settings that make sense without a server.
@@ -3441,45 +4554,176 @@ CAPTURE_SETTINGS = (
     *("browser", "browser_arg", "allow_network", "ca_file", "proxy", "proxy_dns", "max_traffic"),
     *("max_timeout", "max_pixels"),
 )
-
-
-def build_parser() -> argparse.ArgumentParser:
-    """The command line; `serve` is what runs without a command."""
-    parser = argparse.ArgumentParser(
-        prog="cleariflow", description="Turn web pages into pictures and documents.", allow_abbrev=False
-    )
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND")
-    serve_command = commands.add_parser("serve", help="serve HTTP (the default)", allow_abbrev=False)
-    settings = flag_settings()
-    add_flags(serve_command.add_argument_group("settings"), settings)
-    for name, cls in REQUEST_CLASSES.items():
-        help_text = f"one {name} without a server"
-        command = commands.add_parser(name, help=help_text, description=(cls.__doc__ or "").strip(), allow_abbrev=False)
-        command.add_argument("url", nargs="?", metavar="URL", help="the page")
-        command.add_argument(
-            "-o", "--output", metavar="FILE", help="where to write; - is standard output, the default of scrape"
-        )
-        fields = {field: kind for field, kind in fields_of(cls).items() if field not in ("url", "api_key")}
-        add_flags(command.add_argument_group("request"), fields)
-        used = {setting: settings[setting] for setting in CAPTURE_SETTINGS}
-        add_flags(command.add_argument_group("settings"), used)
-    keys_command = commands.add_parser("keys", help="make, list and revoke API keys", allow_abbrev=False)
-    actions = keys_command.add_subparsers(dest="action", metavar="ACTION", required=True)
-    for action, help_text in KEY_ACTIONS.items():
-        command = actions.add_parser(action, help=help_text, description=help_text, allow_abbrev=False)
-        if action != "list":
-            command.add_argument("name", metavar="NAME", help="what it is called, not the key itself")
-        if action == "add":
-            add_flags(command.add_argument_group("limits"), fields_of(KeyLimits))
-        add_flags(command.add_argument_group("settings"), {"data_dir": settings["data_dir"]})
-    return parser
-
-
+# The fields of requests as `--help` groups them; each service shows those that it has.
+FIELD_GROUPS = {
+    "the picture": (
+        *("full_page", "selector", "clip", "format", "quality", "transparent", "resize", "max_height", "padding"),
+        *("scroll_page", "disable_animations", "optimize_for_speed"),
+    ),
+    "the document": ("outputs", "include_shadow_dom"),
+    "what to open instead of a URL": ("html", "base_url"),
+    "the browser it meets": (
+        *("viewport", "device", "user_agent", "locale", "timezone", "color_scheme", "reduced_motion", "media"),
+        *("geolocation", "javascript", "render"),
+    ),
+    "when it is ready": (
+        *("wait_until", "wait_for", "wait_for_expression", "wait_ms", "timeout_ms", "on_timeout"),
+        *("retries", "fail_on_status"),
+    ),
+    "who it thinks you are": ("cookies", "headers", "auth", "referer", "ignore_tls_errors"),
+    "what is put in, taken out": (
+        *("css", "js", "hide_selectors", "remove_selectors", "bypass_csp"),
+        *("block_resources", "block_urls", "block_ads"),
+    ),
+    "steps before the capture": ("actions",),
+}
+# Exit codes of captures: what they mean, and the codes of the failures that end so.
+EXITS: dict[int, tuple[str, tuple[str, ...]]] = {
+    0: ("all is captured", ()),
+    1: ("captures failed: each in another way, or in a way that is not below", ()),
+    2: ("wrong usage: nothing was captured", ("invalid_request",)),
+    3: ("no page could be opened", ("navigation_failed", "http_error", "not_a_page")),
+    4: ("time ran out", ("timeout",)),
+    5: ("a page is where pages must not go", ("blocked_target",)),
+    6: ("there is no browser, or it was lost", ("no_browser", "browser_lost")),
+    7: ("a selector, an action or a script failed", ("selector_not_found", "action_failed", "script_error")),
+    128 + signal.SIGINT: ("interrupted", ()),
+    128 + signal.SIGPIPE: ("nobody reads standard output", ()),
+    128 + signal.SIGTERM: ("terminated", ()),
+}
+EXIT_CODES = {failure: code for code, (_, failures) in EXITS.items() for failure in failures}
+COMMANDS = {
+    "serve": "serve HTTP (the default)",
+    "screenshot": "pictures of pages, without a server",
+    "scrape": "documents of pages, without a server",
+    "keys": "make, list and revoke API keys",
+    "doctor": "look for what is wrong with this system, and tell how to mend it",
+}
+TOP_FLAGS = ("-h", "--help", "--version")
 KEY_ACTIONS = {
     "add": "make a key and print it, once; a running service knows it at once",
     "list": "list the keys, without the keys themselves",
     "revoke": "take a key out of force, at once; its jobs go on",
 }
+MAIN_EPILOG = """
+examples:
+  cleariflow                                      serve on 127.0.0.1:8000
+  cleariflow screenshot example.com -o page.png   one picture
+  cleariflow screenshot -i urls.txt -o shots/     one for each URL of a file
+  cleariflow scrape example.com > page.html       one document
+  cleariflow COMMAND --help                       all flags of a command
+
+environment variables:
+  Every setting of `cleariflow serve --help` is one, too: --data-dir is
+  CLEARIFLOW_DATA_DIR; the items of a list stand between white space.
+  CLEARIFLOW_API_KEY, a key for both services, has no flag.
+"""
+CAPTURE_EPILOG = """
+lists and objects:
+  JSON, such as --headers '{"X-A": "1"}' or --hide-selectors '["#a", "#b"]'.
+  Lists of words may be written --block-resources image,font.
+
+files:
+  The result of one URL goes to -o FILE. Those of several go to -o FOLDER/, and
+  are named by host and path (example.com-docs-intro.png), or to names of your
+  own, in which {name} is that name, {host} the host, {number} the place in the
+  list. A name that comes again gets -2. Further outputs, and pictures that
+  actions take, lie beside (page-links.json). A file that exists is replaced,
+  once its successor is complete; -n leaves it.
+
+examples:
+"""
+CAPTURE_EXAMPLES = {
+    "screenshot": """\
+  cleariflow screenshot example.com -o page.png --full-page
+  cleariflow screenshot example.com example.org -o shots/ --format png
+  cleariflow screenshot -i urls.txt -o 'shots/{host}-{number}.webp' -j 4 -n
+  cleariflow screenshot example.com -o chart.png --selector '#chart' --wait-ms 500
+
+exit codes, and the codes of errors that end so:
+""",
+    "scrape": """\
+  cleariflow scrape example.com > page.html
+  cleariflow scrape example.com -o page.md --outputs markdown
+  cleariflow scrape -i urls.txt -o pages/ --outputs html,links
+  generate-urls | cleariflow scrape -i - --json --outputs text > texts.jsonl
+
+exit codes, and the codes of errors that end so:
+""",
+}
+
+
+def help_format(prog: str) -> argparse.HelpFormatter:
+    """As wide as the terminal, as long as that can be read."""
+    columns = min(shutil.get_terminal_size().columns, 100)
+    return argparse.RawDescriptionHelpFormatter(prog, max_help_position=28, width=columns - 2)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The command line; `serve` is what runs without a command."""
+    parser = argparse.ArgumentParser(
+        prog="cleariflow",
+        usage="cleariflow [COMMAND] [FLAG ...]",
+        description="Turn web pages into pictures and documents.\n\ncommands:\n" + listing(COMMANDS),
+        epilog=MAIN_EPILOG,
+        formatter_class=help_format,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"cleariflow {__version__}")
+    commands = parser.add_subparsers(dest="command", help=argparse.SUPPRESS)
+
+    def add(command: str, usage: str, more: str = "", epilog: str = "") -> argparse.ArgumentParser:
+        made = commands.add_parser(command, formatter_class=help_format, epilog=epilog, allow_abbrev=False)
+        made.usage, made.description = f"cleariflow {command} {usage}", f"{COMMANDS[command]}{more}"
+        made.set_defaults(parser=made)
+        return made
+
+    exits = {code: text + bool(names) * f"\n{'':14}{', '.join(names)}" for code, (text, names) in EXITS.items()}
+    add_flags(add("serve", "[FLAG ...]").add_argument_group("settings"), Config, flag_settings())
+    for name, cls in REQUEST_CLASSES.items():
+        epilog = CAPTURE_EPILOG + CAPTURE_EXAMPLES[name] + listing(exits)
+        command = add(name, "[FLAG ...] URL [URL ...]", epilog=epilog)
+        add_run_flags(command, name)
+        for title, names in FIELD_GROUPS.items():
+            if shown := [field for field in names if field in fields_of(cls)]:
+                add_flags(command.add_argument_group(title), cls, shown)
+        add_flags(command.add_argument_group("settings"), Config, CAPTURE_SETTINGS)
+    command = add("doctor", "[FLAG ...]")
+    command.add_argument("--json", action="store_true", help="the findings as one JSON object")
+    add_flags(command.add_argument_group("settings, as for serve"), Config, flag_settings())
+    keys_command = add("keys", "ACTION [FLAG ...]", "\n\nactions:\n" + listing(KEY_ACTIONS))
+    actions = keys_command.add_subparsers(dest="action", metavar="ACTION", help=argparse.SUPPRESS, required=True)
+    for action, text in KEY_ACTIONS.items():
+        command = actions.add_parser(action, description=text, formatter_class=help_format, allow_abbrev=False)
+        command.set_defaults(parser=command)
+        if action != "list":
+            command.add_argument("name", metavar="NAME", help="what it is called, not the key itself")
+        if action == "add":
+            add_flags(command.add_argument_group("limits"), KeyLimits)
+        add_flags(command.add_argument_group("settings"), Config, ["data_dir"])
+    return parser
+
+
+def add_run_flags(command: argparse.ArgumentParser, name: ServiceName) -> None:
+    """Those of a capture that are neither the request's nor settings."""
+    default = "" if name == "screenshot" else ", the default of one URL"
+    lone: dict[str, Any] = {"action": "store_true"}
+    command.add_argument("url", nargs="*", metavar="URL", help="a page; a bare example.com means https")
+    output = f"a file, a folder or a pattern of names (see below); - is standard output{default}"
+    command.add_argument("-o", "--output", metavar="PLACE", action="append", help=output)
+    urls = "more URLs, one a line; empty lines and # comments are skipped; - is standard input"
+    command.add_argument("-i", "--urls", metavar="FILE", action="append", help=urls)
+    jobs = "captures at once (1 to 256; default: number of cores)"
+    command.add_argument("-j", "--jobs", "--workers", metavar="N", action="append", dest="workers", help=jobs)
+    command.add_argument("-n", "--no-clobber", **lone, help="leave out URLs whose file is there already")
+    lines = "a JSON object for each URL on standard output, with the result where -o is not given"
+    command.add_argument("--json", **lone, help=lines)
+    command.add_argument("-q", "--quiet", **lone, help="tell of failures only")
+
+
+def listing(texts: Mapping[Any, str]) -> str:
+    """Names and what they are, for `--help`."""
+    return "\n".join(f"  {name:<12}{text}" for name, text in texts.items())
 
 
 def edit_keys(action: str, flags: Mapping[str, Any], config: Config) -> None:
@@ -3512,53 +4756,189 @@ def edit_keys(action: str, flags: Mapping[str, Any], config: Config) -> None:
         print(f"no key is left: nobody can submit until there is one, {removed}", file=sys.stderr)
 
 
+class Faults(list[Fault]):
+    """All that is wrong, to be told at once."""
+
+    @contextlib.contextmanager
+    def noted(self) -> Iterator[None]:
+        """Keep the faults that the body raises as ValidationError."""
+        try:
+            yield
+        except ValidationError as error:
+            self.extend(error.faults)
+
+
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command line and return the exit code: 0 done, 1 the capture failed, 2 wrong usage, 130 interrupted."""
-    arguments = sys.argv[1:] if arguments is None else arguments
-    if not arguments or (arguments[0].startswith("-") and arguments[0] not in ("-h", "--help")):
-        arguments = ["serve", *arguments]
-    parsed = build_parser().parse_args(with_values(arguments, (Config, *REQUEST_CLASSES.values())))
+    """Run the command line and return the exit code: 0 done, 2 wrong usage; `EXITS` has those of captures."""
     try:
-        flags = given_once(vars(parsed))
-        config = load_config(flags, serves=parsed.command == "serve")
-        if parsed.command == "keys":
-            edit_keys(parsed.action, flags, config)
-        elif parsed.command == "serve":
-            set_up_logging(config.log_format, logging.INFO)
-            trio.run(serve, config)
-        else:
-            set_up_logging(config.log_format, logging.ERROR)
-            trio.run(capture_once, parsed.command, flags, config)
+        code = run_command(sys.argv[1:] if arguments is None else arguments)
+        sys.stdout.flush()
     except (ValidationError, StoreError) as error:
         for fault in getattr(error, "faults", None) or [Fault("", str(error))]:
             print("cleariflow: " + (f"{fault.field}: " if fault.field else "") + fault.message, file=sys.stderr)
         return 2
-    except (JobFailed, cdp.errors.LaunchError) as error:
-        print(f"cleariflow: {error}", file=sys.stderr)
-        return 1
+    except BrokenPipeError:
+        # Else the interpreter would try once more, and complain.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
     except KeyboardInterrupt:
-        return 130
+        return 128 + signal.SIGINT
+    return code
+
+
+def run_command(arguments: list[str]) -> int:
+    """Run a command and return its exit code. Raises ValidationError with all faults, StoreError."""
+    if not arguments or (arguments[0].startswith("-") and arguments[0] not in TOP_FLAGS):
+        arguments = ["serve", *arguments]
+    if arguments[0] not in (*COMMANDS, *TOP_FLAGS):
+        hint = nearest(arguments[0], COMMANDS) or f"; there are {', '.join(COMMANDS)}"
+        raise ConfigError([Fault("", f"there is no such command{hint}")])
+    parsed, extras = build_parser().parse_known_args(with_values(arguments, (Config, *REQUEST_CLASSES.values())))
+    command, targets = parsed.command, []
+    flags, twice = given_once(vars(parsed))
+    faults = Faults([*sort_out(extras, flags), *twice])
+    if command == "doctor" and not faults:
+        set_up_logging("text", logging.CRITICAL)
+        return run_doctor(flags)
+    config, wrong = read_config(flags, serves=command == "serve")
+    faults += wrong
+    if command in REQUEST_CLASSES:
+        with faults.noted():
+            targets = plan(command, flags, config)
+    if faults:
+        raise ConfigError(faults)
+    # What a capture says is told by itself.
+    set_up_logging(config.log_format, logging.INFO if command == "serve" else logging.CRITICAL)
+    if command == "keys":
+        edit_keys(flags["action"], flags, config)
+    elif command == "serve":
+        trio.run(serve, config)
+    else:
+        return trio.run(Run(command, flags, config, targets).whole)
     return 0
 
 
-def given_once(flags: Mapping[str, Any]) -> dict[str, Any]:
-    """The flags' values; raises ConfigError for one that stands twice and is no list."""
-    lists = {name for name, kind in fields_of(Config).items() if bare_type(kind) == tuple[str, ...]}
+def sort_out(extras: list[str], flags: dict[str, Any]) -> Iterator[Fault]:
+    """Give words that argparse left over to the URLs, of which it takes those that stand together only.
+
+    A flag that is unknown is a fault, with the nearest of the command's `--help`.
+    """
+    after_flag = False
+    known = re.findall(r"--[a-z][\w.-]+", flags["parser"].format_help())
+    for word in extras:
+        if word.startswith("-") and word != "-":
+            flag, equals, _ = word.partition("=")
+            yield Fault(flag[:MAX_ECHO], f"unknown flag{nearest(flag[:MAX_ECHO], known)}")
+            # The next word is its value, as likely as not.
+            after_flag = not equals
+        elif after_flag:
+            after_flag = False
+        elif "url" in flags:
+            flags["url"].append(word)
+        else:
+            yield Fault("", f"{flags['command']} takes no further arguments")
+
+
+def given_once(flags: Mapping[str, Any]) -> tuple[dict[str, Any], list[Fault]]:
+    """The flags' values, and a fault for each that stands twice and is no list."""
+    lists = {name for name, kind in fields_of(Config).items() if bare_type(kind) == tuple[str, ...]} | {"url"}
     several = {name for name, value in flags.items() if isinstance(value, list) and name not in lists}
-    twice = [Fault(f"--{name}", "is given twice") for name in several if len(flags[name]) > 1]
-    if twice:
-        raise ConfigError(twice)
-    return {name: value[0] if name in several else value for name, value in flags.items()}
+    twice = [Fault(f"--{name.replace('_', '-')}", "is given twice") for name in several if len(flags[name]) > 1]
+    return {name: value[0] if name in several else value for name, value in flags.items()}, twice
+
+
+@attrs.frozen(eq=False)
+class Target:
+    """One capture of a run, and the file of its main output; without a file it goes to standard output."""
+
+    request: Request
+    path: Path | None = None
+
+    @property
+    def others(self) -> list[str]:
+        """The names that its further outputs may have."""
+        outputs = self.request.outputs if isinstance(self.request, ScrapeRequest) else ()
+        return [*outputs, *(action.name for action in self.request.actions if isinstance(action, Shoot))]
+
+    @property
+    def extension(self) -> str:
+        """Of the main output's file."""
+        if isinstance(self.request, ScreenshotRequest):
+            return self.request.format
+        # The first of `scrape_page`.
+        main = min(self.request.outputs, key=lambda name: (name != "html", name == "screenshot"))
+        return {"html": "html", "text": "txt", "markdown": "md", "screenshot": "jpeg"}.get(main, "json")
+
+
+def plan(name: ServiceName, flags: Mapping[str, Any], config: Config) -> list[Target]:
+    """The captures that a command line asks for, folders made. Raises ValidationError with all faults."""
+    cls, faults, place = REQUEST_CLASSES[name], Faults(), flags["output"]
+    known = fields_of(cls).keys() - {"url"}
+    urls: list[tuple[str, str]] = []
+    given: dict[str, Any] = {}
+    with faults.noted():
+        urls = urls_of(flags)
+    with faults.noted():
+        given = nested([(key, text) for key, text in flags.items() if text and key.partition(".")[0] in known], cls)
+    with faults.noted():
+        check_place(name, flags, len(urls))
+        if name == "screenshot" and place not in (None, "-") and not is_folder(place):
+            check_format(Path(place), given)
+    targets = []
+    for where, url in [(where, {"url": url}) for where, url in urls] or [("", {})]:
+        try:
+            targets.append(Target(parse_request(name, given | url, config)))
+        except ValidationError as error:
+            of_url = where if len(urls) > 1 else "url"
+            faults += [Fault(of_url, fault.message) if fault.field == "url" else fault for fault in error.faults]
+    if faults:
+        raise ValidationError(list(dict.fromkeys(faults)))
+    return targets if place in (None, "-") else with_paths(targets, place)
+
+
+def urls_of(flags: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """All URLs, each with what faults call it. Raises ValidationError for a file that cannot be read."""
+    urls = [(f"URL {number}", url) for number, url in enumerate(flags["url"], 1)]
+    if (file := flags["urls"]) is not None:
+        try:
+            data = sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
+            lines = [line.strip() for line in data.decode("utf-8-sig").splitlines()]
+        except (OSError, UnicodeDecodeError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+            raise ValidationError([Fault("--urls", f"{file!r} cannot be read: {reason}")]) from None
+        found = [(f"--urls line {at}", line) for at, line in enumerate(lines, 1) if line and not line.startswith("#")]
+        if not found:
+            raise ValidationError([Fault("--urls", f"{file!r} has no URL")])
+        urls += found
+    return urls
+
+
+def is_folder(place: str) -> bool:
+    """Whether `-o` means one; it need not be there."""
+    return place.endswith("/") or Path(place).is_dir()
+
+
+def check_place(name: ServiceName, flags: Mapping[str, Any], count: int) -> None:
+    """Raise ValidationError, before any capture, where the results of so many URLs cannot go."""
+    place, fault = flags["output"], ""
+    if place in (None, "-"):
+        if count > 1 and not flags["json"]:
+            fault = "is required for several URLs: a folder (-o results/) or a pattern (-o '{host}-{number}.png')"
+        elif place is None and name == "screenshot" and not flags["json"]:
+            fault = "is required: -o page.png, or -o - for standard output"
+    elif not is_folder(place):
+        if unknown := sorted(set(re.findall(r"\{(.*?)\}", place)) - {"name", "host", "number"}):
+            fault = f"{{{unknown[0]}}} is unknown: {{name}}, {{host}} and {{number}} are known"
+        elif "{" not in place and count > 1:
+            fault = f"{place!r} is one file: a folder ends with a slash, and a pattern has {{name}} or {{number}}"
+        elif "{" not in place and not Path(place).parent.is_dir():
+            fault = f"{place!r} cannot be written: there is no such folder"
+    if fault:
+        raise ValidationError([Fault("-o", fault)])
 
 
 # By the ending of -o.
 SUFFIX_FORMATS = {".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg", ".webp": "webp"}
-
-
-def check_output(path: Path) -> None:
-    """Raise ValidationError before the capture for a file that could not be written after it."""
-    if path.is_dir() or not path.parent.is_dir():
-        raise ValidationError([Fault("-o", f"{str(path)!r} cannot be written: no such folder, or a folder")])
 
 
 def check_format(path: Path, given: dict[str, Any]) -> None:
@@ -3570,95 +4950,309 @@ def check_format(path: Path, given: dict[str, Any]) -> None:
         raise ValidationError([Fault("-o", f"{path.suffix} contradicts --format {given['format']}")])
 
 
-async def capture_once(name: ServiceName, flags: Mapping[str, Any], config: Config) -> None:
-    """One capture on a browser of its own, written to a file or standard output. SIGTERM ends it with exit code 143."""
-    cls = REQUEST_CLASSES[name]
-    known = fields_of(cls)
-    pairs = [(field, text) for field, text in flags.items() if text is not None and field.partition(".")[0] in known]
-    given = nested(pairs, cls)
-    output = flags["output"]
-    if output is None and name == "screenshot":
-        raise ValidationError([Fault("-o", "is required: -o page.png, or -o - for standard output")])
-    to_file = output not in (None, "-")
-    if to_file:
-        check_output(Path(output))
-        if name == "screenshot":
-            check_format(Path(output), given)
-    parsed = parse_request(name, given, config)
-    policy, authorities = config.policy, config.authorities
-    tell = ProgressLine(parsed.url or "the document")
-    with trio.CancelScope() as whole:
-        # The innermost is cancelled: a page is closed over its browser's connection, which must live until then.
-        scopes = [whole]
+# Of a name that is made of a URL, in UTF-8: numbers and endings are put to it, and file systems take 255.
+MAX_NAME_BYTES = 100
+# Windows opens devices by these, whatever follows the dot.
+RESERVED_NAME = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\.|$)", re.IGNORECASE)
+
+
+def safe_name(text: str) -> str:
+    """A text as part of a file's name on any file system: letters, digits, `.`, `_`, and `-` for all else."""
+    text = unicodedata.normalize("NFC", text)
+    kept = "".join(one if one in "._" or unicodedata.category(one)[0] in "LMN" else "-" for one in text)
+    kept = re.sub("-+", "-", kept).strip(".-") or "page"
+    if len(kept.encode()) > MAX_NAME_BYTES:
+        digest = hashlib.sha256(text.encode()).hexdigest()[:8]
+        kept = kept.encode()[: MAX_NAME_BYTES - len(digest) - 1].decode(errors="ignore") + f"-{digest}"
+    return f"_{kept}" if RESERVED_NAME.match(kept) else kept
+
+
+def unique(names: Iterable[str], others: Iterable[str]) -> Iterator[str]:
+    """The names, numbered from the second of the same on: no two are one, also with `-` and one of `others` behind.
+
+    Case makes no difference: to some file systems it makes none.
+    """
+    taken: set[str] = set()
+    numbers: Counter[str] = Counter()
+    ends = ["", *(f"-{other}" for other in others)]
+    for name in names:
+        while True:
+            numbers[name] += 1
+            made = f"{name}-{numbers[name]}" if numbers[name] > 1 else name
+            files = {(made + end).casefold() for end in ends}
+            if taken.isdisjoint(files):
+                break
+        taken |= files
+        yield made
+
+
+def with_paths(targets: list[Target], place: str) -> list[Target]:
+    """The captures with their files, as `-o` says; makes their folders. Raises ValidationError where it cannot."""
+    if "{" not in place and not is_folder(place):
+        return [attrs.evolve(target, path=Path(place)) for target in targets]
+    suffix = "" if is_folder(place) else re.split(r"(\.\w+)?$", place)[1] or ""
+    stems = []
+    for number, target in enumerate(targets, 1):
+        address = unquote((target.request.url or "//document").partition("//")[2])
+        words = {"name": address, "host": address.partition("/")[0], "number": f"{number:0{len(str(len(targets)))}}"}
+        stem = "{name}" if is_folder(place) else place.removesuffix(suffix)
+        for word, text in words.items():
+            stem = stem.replace(f"{{{word}}}", safe_name(text))
+        stems.append(os.path.join(place, stem) if is_folder(place) else stem)
+    names = zip(targets, unique(stems, targets[0].others), strict=True)
+    paths = [Path(name + (suffix or f".{target.extension}")) for target, name in names]
+    try:
+        for folder in {path.parent for path in paths}:
+            folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValidationError([Fault("-o", f"{place!r} cannot be made: {error.strerror}")]) from None
+    return [attrs.evolve(target, path=path) for target, path in zip(targets, paths, strict=True)]
+
+
+def write_file(path: Path, data: bytes) -> None:
+    """Write a whole file, or none. Raises OSError."""
+    if path.exists() and not path.is_file():
+        # A pipe or a device, such as /dev/stdout.
+        path.write_bytes(data)
+        return
+    # What a link leads to, not the link.
+    path = path.resolve()
+    partial = path.with_name(f".{os.getpid()}-{path.name}")
+    try:
+        partial.write_bytes(data)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def write_out(data: bytes) -> None:
+    """Write to standard output. Not by Python's buffer: given up in the middle, it would hold the exit."""
+    place = sys.stdout.fileno()
+    if os.isatty(place) and not data.endswith(b"\n"):
+        data += b"\n"
+    left = memoryview(data)
+    while left:
+        left = left[os.write(place, left) :]
+
+
+class Run:
+    """The captures of one command, some at once, on one browser."""
+
+    def __init__(self, name: ServiceName, flags: Mapping[str, Any], config: Config, targets: list[Target]) -> None:
+        self._name, self._config, self._targets = name, config, targets
+        self._policy, self._authorities = config.policy, config.authorities
+        self._as_json, self._keeps = flags["json"], flags["no_clobber"]
+        # A scrape by plain fetches needs none.
+        self._browsers = int(name == "screenshot" or any(target.request.render for target in targets))
+        self._display = Display(len(targets), flags["quiet"])
+        # Of the failures.
+        self._codes: list[str] = []
+        self._writing = trio.Lock()
+        self._scope = trio.CancelScope()
+        self._signal = 0
+        self._nobody_reads = False
+
+    async def whole(self) -> int:
+        """Make all captures and return the exit code; all pages and the browser are gone then, after a signal too.
+
+        Raises BrokenPipeError when nobody reads standard output.
+        """
+        most, pending = min(self._config.workers, len(self._targets)), iter(self._targets)
+        ahead = most if len(self._targets) > 1 else 0
+        open_one = functools.partial(open_browser, self._config, self._policy, self._authorities)
+        limits = self._config.browser_limits
         try:
             async with open_tasks() as tasks:
-                await tasks.start(cancel_on_sigterm, scopes)
-                tell("start")
-                async with open_browser(config, policy, authorities) as browser:
-                    with trio.CancelScope() as within:
-                        scopes.append(within)
-                        made = await attempt(
-                            browser.open_page,
-                            parsed,
-                            policy=policy,
-                            authorities=authorities,
-                            max_pixels=config.max_pixels,
-                            progress=Progress(tell),
-                        )
+                await tasks.start(self._heed_signals)
+                async with cdp.open_pool(open_one, browsers=self._browsers, limits=limits, pages_ahead=ahead) as pool:
+                    try:
+                        with self._scope:
+                            async with trio.open_nursery() as nursery:
+                                for _ in range(most):
+                                    nursery.start_soon(self._work, pool, pending)
+                    finally:
+                        pool.give_up()
         finally:
-            tell.end()
-    if any(scope.cancelled_caught for scope in scopes):
-        raise SystemExit(128 + signal.SIGTERM)
-    main = made.main
-    try:
-        if to_file:
-            for other, part in made.parts.items():
-                path = trio.Path(output)
-                if part is not main:
-                    path = path.with_name(f"{path.stem}-{other}.{part.extension}")
-                await path.write_bytes(part.data)
+            self._display.end()
+        if self._nobody_reads:
+            raise BrokenPipeError
+        if self._signal and self._scope.cancelled_caught:
+            return 128 + self._signal
+        kinds = {EXIT_CODES.get(code, 1) for code in self._codes}
+        return kinds.pop() if len(kinds) == 1 else min(len(kinds), 1)
+
+    async def _heed_signals(self, *, task_status: trio.TaskStatus[None]) -> None:
+        """Cancel the captures, and nothing else: by itself SIGTERM would end the process before its browser."""
+        with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+            task_status.started()
+            async for number in signals:
+                self._signal = self._signal or number
+                self._scope.cancel()
+
+    async def _work(self, pool: cdp.Pool, pending: Iterator[Target]) -> None:
+        """Make captures as long as there are any; several tasks share what is pending."""
+        for target in pending:
+            try:
+                line = await self._made(pool, target)
+            except Exception as error:
+                line = self._failed(target, error)
+            if self._as_json:
+                line = {"url": target.request.url} | line
+                await self._write(json.dumps(line, ensure_ascii=False).encode() + b"\n")
+            self._display.leave(target)
+
+    async def _made(self, pool: cdp.Pool, target: Target) -> dict[str, Any]:
+        """Make a result and write it; returns what JSON has of it. Raises JobFailed, LaunchError."""
+        path, url = target.path, f"{target.request.url}: " if len(self._targets) > 1 else ""
+        if self._keeps and path is not None and path.exists():
+            self._display.tell(f"{path}: is there already")
+            return {"ok": True, "files": {}, "skipped": True}
+        made = await self._captured(pool, target)
+        if path is not None:
+            line = {"ok": True, "files": await self._saved(path, made), "meta": made.meta}
         else:
-            if len(made.parts) > 1:
-                result = json.dumps(result_of(name, made.parts, made.meta), ensure_ascii=False)
-                main = Part(result.encode(), "application/json")
-            sys.stdout.buffer.write(main.data)
-            sys.stdout.buffer.flush()
-    except OSError as error:
-        raise ValidationError([Fault("-o", f"{output!r} cannot be written: {error.strerror}")]) from None
-    size = f"{made.meta['width']} x {made.meta['height']} px, " if "width" in made.meta else ""
-    where = output if to_file else "standard output"
-    for warning in made.meta["warnings"]:
-        print(f"warning: {warning}", file=sys.stderr)
-    kind = main.content_type.partition(";")[0]
-    print(f"{where}: {kind}, {size}{len(main.data)} bytes, {made.meta['elapsed_ms']} ms", file=sys.stderr)
+            line = result_of(self._name, made.parts, made.meta)
+            if not self._as_json:
+                several = json.dumps(line, ensure_ascii=False).encode()
+                await self._write(made.main.data if len(made.parts) == 1 else several)
+        for warning in made.meta["warnings"]:
+            self._display.tell(f"warning: {url}{warning}")
+        size = f"{made.meta['width']} x {made.meta['height']} px, " if "width" in made.meta else ""
+        kind, count = made.main.content_type.partition(";")[0], len(made.main.data)
+        where = f"{path}: " if path is not None else url or "standard output: "
+        self._display.tell(f"{where}{kind}, {size}{count} bytes, {made.meta['elapsed_ms']} ms")
+        return line
+
+    async def _captured(self, pool: cdp.Pool, target: Target) -> Output:
+        """Attempts until one gives a result; as in the service a lost browser costs no `retries`."""
+        parsed, losses, failures = target.request, 0, 0
+        while True:
+            while self._browsers and not pool.available:
+                if pool.fault is not None:
+                    raise cdp.errors.LaunchError(pool.fault)
+                await pool.changed()
+            try:
+                async with pool.alone() if losses > 1 else contextlib.nullcontext(pool.open_page) as open_page:
+                    return await attempt(
+                        open_page,
+                        parsed,
+                        policy=self._policy,
+                        authorities=self._authorities,
+                        max_pixels=self._config.max_pixels,
+                        progress=Progress(functools.partial(self._display.show, target)),
+                    )
+            except JobFailed as error:
+                if error.code == "browser_lost" and losses < LOSSES_ALLOWED:
+                    losses += 1
+                elif error.code in RETRIED_CODES and error.retryable and failures < parsed.retries:
+                    await trio.sleep(RETRY_DELAYS_S[failures])
+                    failures += 1
+                else:
+                    raise
+
+    async def _saved(self, path: Path, made: Output) -> dict[str, str]:
+        """Write the files of a result; returns their names. Raises JobFailed."""
+        files = {}
+        # The main one last: where it is, the others are.
+        for name, part in reversed(made.parts.items()):
+            file = path if part is made.main else path.with_name(f"{path.stem}-{name}.{part.extension}")
+            try:
+                await in_thread(write_file, file, part.data)
+            except OSError as error:
+                raise JobFailed("internal", f"{file} cannot be written: {error.strerror}") from None
+            files[name] = str(file)
+        return dict(reversed(files.items()))
+
+    async def _write(self, data: bytes) -> None:
+        """Write to standard output; where that fails, all is over."""
+        async with self._writing:
+            self._display.clear()
+            try:
+                await in_thread(write_out, data, abandon_on_cancel=True)
+            except OSError as error:
+                self._nobody_reads = isinstance(error, BrokenPipeError)
+                if not self._nobody_reads:
+                    self._codes.append("internal")
+                    self._display.tell(f"cleariflow: standard output cannot be written: {error.strerror}", always=True)
+                self._scope.cancel()
+                await trio.lowlevel.checkpoint()
+
+    def _failed(self, target: Target, error: Exception) -> dict[str, Any]:
+        """Tell of a failure; returns what JSON has of it."""
+        code, message = "internal", "internal error; its cause is above"
+        if isinstance(error, JobFailed):
+            code, message = error.code, str(error)
+        elif isinstance(error, cdp.errors.LaunchError):
+            code, message = "no_browser", str(error)
+        else:
+            # A bug; it must not take the other captures with it.
+            logger.critical("a capture broke", exc_info=error)
+        # All others have the same to tell of a missing browser.
+        if code != "no_browser" or code not in self._codes:
+            url = f"{target.request.url}: " if len(self._targets) > 1 and code != "no_browser" else ""
+            self._display.tell(f"cleariflow: {url}{message}", always=True)
+        self._codes.append(code)
+        self._display.failed += 1
+        return {"ok": False, "error": {"code": code, "message": message}}
 
 
-async def cancel_on_sigterm(
-    scopes: list[trio.CancelScope], *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
-) -> None:
-    """Cancel the last of the scopes: without a receiver SIGTERM would end the process before its browser."""
-    with trio.open_signal_receiver(signal.SIGTERM) as signals:
-        task_status.started()
-        await anext(signals)
-        scopes[-1].cancel()
+class Display:
+    """What a person sees on stderr: a line for each end and, on a terminal, a bar with what is under way."""
 
+    def __init__(self, count: int, quiet: bool) -> None:
+        self.failed = 0
+        self._quiet, self._count, self._done = quiet, count, 0
+        self._under_way: dict[Target, str] = {}
+        self._bar: Any = None
+        if sys.stderr.isatty() and not quiet:
+            self._bar = click.progressbar(
+                length=count,
+                file=sys.stderr,
+                width=20,
+                bar_template="\x1b[K[%(bar)s] %(info)s",
+                show_pos=True,
+                item_show_func=lambda _: self._state(),
+            )
 
-class ProgressLine:
-    """One line on stderr that shows the phase, where that is a terminal."""
+    def _state(self) -> str:
+        """What the bar says beside its figures, in the room that they leave."""
+        target, phase = next(reversed(self._under_way.items()), (None, ""))
+        failed = f"{self.failed} failed  " if self.failed else ""
+        more = f" and {len(self._under_way) - 1} more" if len(self._under_way) > 1 else ""
+        room = shutil.get_terminal_size().columns - 46 - len(failed) - len(more) - len(phase)
+        return f"{failed}{phase} {printable((target.request.url or '') if target else '')[: max(room, 0)]}{more}"
 
-    def __init__(self, subject: str) -> None:
-        self._subject = subject
-        self._shown = sys.stderr.isatty()
+    def show(self, target: Target, phase: str) -> None:
+        """Show the phase that a capture is in."""
+        self._under_way.pop(target, None)
+        self._under_way[target] = phase
+        if self._bar is not None:
+            self._bar.render_progress()
 
-    def __call__(self, phase: str) -> None:
-        """Show a phase."""
-        if self._shown:
-            print(f"\r\x1b[K{self._subject[:60]}: {phase} ...", end="", file=sys.stderr, flush=True)
+    def leave(self, target: Target) -> None:
+        """A capture has ended."""
+        self._under_way.pop(target, None)
+        self._done += 1
+        if self._bar is not None:
+            self._bar.update(1)
+
+    def clear(self) -> None:
+        """Take the bar away, until something changes."""
+        if self._bar is not None:
+            print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+
+    def tell(self, text: str, always: bool = False) -> None:
+        """One line, also when little is to be told if `always`."""
+        if always or not self._quiet:
+            self.clear()
+            print(printable(text), file=sys.stderr, flush=True)
 
     def end(self) -> None:
-        """Take the line away."""
-        if self._shown:
-            print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+        """Leave the terminal as it was, and sum up."""
+        if self._bar is not None:
+            print("\r\x1b[K\x1b[?25h", end="", file=sys.stderr, flush=True)
+            if self._count > 1:
+                print(f"{self._done - self.failed} done, {self.failed} failed, of {self._count}", file=sys.stderr)
 
 
 if __name__ == "__main__":

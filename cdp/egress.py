@@ -312,6 +312,8 @@ class AddressPolicy:
     """That one door, or one fetch, may send and receive."""
     own_ports: Ports = attrs.field(factory=Ports)
     """Ports of our own listeners; whoever opens one adds it and removes it on close. Nothing allows them here."""
+    totals: Totals = attrs.field(factory=lambda: Totals())
+    """Of all its doors and fetches."""
 
     @classmethod
     def parse(
@@ -331,6 +333,10 @@ class AddressPolicy:
         if faults:
             raise ValueError("--allow-network: " + "; ".join(faults))
         return cls(tuple(allowances), proxy, max_bytes)
+
+    def ledger(self) -> Ledger:
+        """A new one, for one door or fetch."""
+        return Ledger(self.max_bytes, totals=self.totals)
 
     def judge(self, address: Address, port: int, host: str | None = None) -> str | None:
         """Why a connection to the address is refused, or None. `host` is what the page asked for.
@@ -474,11 +480,25 @@ class Failure:
 
 
 @attrs.define
+class Totals:
+    """What passed all doors and fetches, for as long as the process lives; as in `Ledger`."""
+
+    connections: int = 0
+    bytes_received: int = 0
+    bytes_sent: int = 0
+    ads_blocked: int = 0
+    failures: Counter[FailureKind] = attrs.field(factory=lambda: Counter[FailureKind]())
+    """Connections by what became of them; those with `blocked` were refused."""
+
+
+@attrs.define
 class Ledger:
     """What passed one door, or one fetch."""
 
     max_bytes: int | None = None
     """Of both ways together."""
+    totals: Totals = attrs.field(factory=Totals, repr=False, kw_only=True)
+    """Count everything once more."""
     over: trio.Event = attrs.field(factory=trio.Event, repr=False)
     """Set by the first byte over `max_bytes`; from then on there is no connection."""
     connections: int = 0
@@ -518,6 +538,11 @@ class Ledger:
 
     def count(self, *, received: int = 0, sent: int = 0) -> None:
         """Note bytes that passed."""
+        self.totals.bytes_received += received
+        self.totals.bytes_sent += sent
+        self._add(received, sent)
+
+    def _add(self, received: int, sent: int) -> None:
         self.bytes_received += received
         self.bytes_sent += sent
         if self.max_bytes is not None and self.bytes_received + self.bytes_sent > self.max_bytes:
@@ -529,9 +554,20 @@ class Ledger:
         return f"the page's traffic is over the limit of {self.max_bytes} bytes (--max-traffic)"
 
     def include(self, other: Ledger) -> None:
-        """Count what passed before, elsewhere, for the same client."""
+        """Count what passed before, elsewhere, for the same client; the totals have it."""
         self.connections += other.connections
-        self.count(received=other.bytes_received, sent=other.bytes_sent)
+        self._add(other.bytes_received, other.bytes_sent)
+
+    def count_ad(self) -> None:
+        """Note a connection that the door's `refuse` did not want."""
+        self.ads_blocked += 1
+        self.totals.ads_blocked += 1
+
+    def connected(self, host: str, port: int) -> None:
+        """Note a connection that was made; the door calls it."""
+        self.connections += 1
+        self.totals.connections += 1
+        self.record(host, port, None)
 
     def failure_at(self, host: str, port: int) -> Failure | None:
         """The failure that stands for a host, in any spelling, and a port."""
@@ -543,6 +579,7 @@ class Ledger:
         self.failures.pop(key, None)  # so that the newest is last
         if failure is not None:
             self.failures[key] = failure
+            self.totals.failures[failure.kind] += 1
             if failure.kind is FailureKind.blocked:
                 self.refused += 1
                 _keep_newest(self.refusals, f"[{key[0]}]:{port}" if ":" in key[0] else f"{key[0]}:{port}", failure.text)
@@ -864,7 +901,7 @@ class Door:
     _connections: trio.Semaphore = attrs.field(factory=lambda: trio.Semaphore(MAX_CONNECTIONS))
 
     def __attrs_post_init__(self) -> None:
-        self.ledger = Ledger(self.policy.max_bytes)
+        self.ledger = self.policy.ledger()
 
     @property
     def proxy_url(self) -> str:
@@ -917,7 +954,7 @@ class Door:
             return
         host, port = request
         if self.refuse is not None and self.refuse(host):
-            self.ledger.ads_blocked += 1
+            self.ledger.count_ad()
             await client.send_all(_reply(2))
             return
         upstream = await connect(self.policy, host, port, lookups=self._lookups, dials=self._dials)
@@ -926,8 +963,7 @@ class Door:
             await client.send_all(_reply(upstream.kind.value[1]))
             return
         try:
-            self.ledger.connections += 1
-            self.ledger.record(host, port, None)
+            self.ledger.connected(host, port)
             await client.send_all(_reply(0))
             with trio.CancelScope() as scope:
                 self._tunnels[scope] = (canonical_host(host), port)

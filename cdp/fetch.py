@@ -122,7 +122,7 @@ async def fetch(
     """
     checked = not options.ignore_tls_errors
     trust = await trio.to_thread.run_sync(_tls, checked, authorities, abandon_on_cancel=True)
-    ledger = ledger or Ledger(policy.max_bytes)
+    ledger = ledger or policy.ledger()
     return await _Fetch(policy, trust, options, user_agent, max_bytes, ledger).run()
 
 
@@ -252,7 +252,7 @@ class _Fetch:
             if isinstance(sock, Failure):
                 self._ledger.record(host, port, sock)
                 raise sock.error()
-            self._ledger.connections += 1
+            self._ledger.connected(host, port)
             connection = _Connection(sock, self._ledger)
             try:
                 if self._url.startswith("https:"):

@@ -125,12 +125,13 @@ _NO_SANDBOX = re.compile(rb"zygote_host_impl_linux|FATAL:\S*sandbox/")
 # Browsers that had one are not started without it later, whatever fails then: a zygote may also want for memory.
 _sandboxed: set[Path] = set()
 # Switches with which pages run without a sandbox, or with less of one.
-_WEAKENING = ("--no-sandbox", "--single-process", "--disable-seccomp-filter-sandbox", "--disable-namespace-sandbox")
-# Below /proc/sys: what keeps user namespaces from a plain user, at which value. The third is Ubuntu's.
-_NAMESPACE_SETTINGS = (
-    ("user/max_user_namespaces", "0"),
-    ("kernel/unprivileged_userns_clone", "0"),
-    ("kernel/apparmor_restrict_unprivileged_userns", "1"),
+WEAKENING = ("--no-sandbox", "--single-process", "--disable-seccomp-filter-sandbox", "--disable-namespace-sandbox")
+# Below /proc/sys: what keeps user namespaces from a plain user, at which value, and one that does not. The third is
+# Ubuntu's.
+NAMESPACE_SETTINGS = (
+    ("user/max_user_namespaces", "0", "15000"),
+    ("kernel/unprivileged_userns_clone", "0", "1"),
+    ("kernel/apparmor_restrict_unprivileged_userns", "1", "0"),
 )
 
 
@@ -211,14 +212,14 @@ async def launch(
 def _sandbox_fault(switches: Iterable[str]) -> str | None:
     """Why a browser cannot have a sandbox, whatever the system allows."""
     for switch in switches:
-        if switch.partition("=")[0] in _WEAKENING:
+        if switch.partition("=")[0] in WEAKENING:
             return f"{switch} is given"
     return "Chromium has none for root; run it as another user" if os.geteuid() == 0 else None
 
 
 def _system_fault(proc: Path = Path("/proc")) -> str:
     """Why a plain user's browser could make no sandbox, as far as the system tells."""
-    for name, value in _NAMESPACE_SETTINGS:
+    for name, value, _ in NAMESPACE_SETTINGS:
         with contextlib.suppress(OSError):
             if (proc / "sys" / name).read_text().strip() == value:
                 return f"it takes user namespaces, and sysctl {name.replace('/', '.')} is {value}"
@@ -287,7 +288,7 @@ def _spawn(executable: Path, profile: Path, switches: Iterable[str]) -> tuple[su
     command = [str(executable), f"--user-data-dir={profile}", *SWITCHES]
     if "headless" not in executable.name:
         command.append("--headless=new")
-    if _shared_memory_bytes() < SHARED_MEMORY_BYTES:
+    if shared_memory_bytes() < SHARED_MEMORY_BYTES:
         command.append("--disable-dev-shm-usage")
     command += [*switches, "about:blank"]
     if setpriv := shutil.which("setpriv"):
@@ -343,7 +344,8 @@ def _environment(profile: Path) -> dict[str, str]:
     }
 
 
-def _shared_memory_bytes() -> int:
+def shared_memory_bytes() -> int:
+    """Size of /dev/shm; 0 where there is none."""
     try:
         room = os.statvfs("/dev/shm")
     except OSError:

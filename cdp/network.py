@@ -48,8 +48,8 @@ REFUSED_HEADERS: Mapping[str, str] = {
     "cookie": "is set by the field cookies",
     "user-agent": "is set by the field user_agent",
 }
-_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-_HEADER_VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
+TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+HEADER_VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
 
 
 def parse_url(text: str) -> str:
@@ -130,7 +130,7 @@ def credentials_of(url: str) -> tuple[str, str] | None:
 
 def check_header(name: str, value: str) -> None:
     """Raise ValueError when a request cannot carry this header."""
-    if not _TOKEN.fullmatch(name):
+    if not TOKEN.fullmatch(name):
         raise ValueError("is not a header name")
     reason = REFUSED_HEADERS.get(name.lower())
     if reason is None and name.lower().startswith(("proxy-", "sec-")):
@@ -218,5 +218,5 @@ def cookie_faults(cookie: Cookie) -> Iterator[tuple[str, str]]:
 
 def check_header_value(text: str) -> None:
     """Raise ValueError for what no header can carry."""
-    if not _HEADER_VALUE.fullmatch(text):
+    if not HEADER_VALUE.fullmatch(text):
         raise ValueError("has characters that a header cannot carry")

@@ -7,6 +7,7 @@ asked for, and closes it when nobody waits for that any more.
 from __future__ import annotations
 
 import contextlib
+import contextvars
 import logging
 import os
 import signal
@@ -57,6 +58,28 @@ class Limits:
 NO_LIMITS = Limits()
 
 
+@attrs.frozen
+class Usage:
+    """What the processes of all browsers use, or used."""
+
+    processes: int
+    held_bytes: int
+    """As `Limits.memory_bytes` counts it."""
+    cpu_s: float
+    """Since the pool was opened; it never falls. What a browser used after the last look at it is not in it."""
+
+
+@attrs.frozen
+class PageCounts:
+    """How many pages there are."""
+
+    in_use: int
+    ahead: int
+    """Open, or opening, for nobody yet."""
+    opened: int
+    """Since the pool was opened."""
+
+
 @attrs.define(eq=False)
 class _Hosted:
     """A page in the keeping of a task, which opens and closes it."""
@@ -72,6 +95,8 @@ class _Hosted:
     thrown: BaseException | None = None
     """What ended its use, where the closing may know better."""
     fault: Exception | None = None
+    context: contextvars.Context = attrs.field(factory=contextvars.Context)
+    """Of who took it: what the log tells with it."""
 
 
 @attrs.define(eq=False)
@@ -82,6 +107,8 @@ class _Life:
     alone: bool = False
     pages: int = 0
     """That were opened by the pool."""
+    cpu_s: float = 0.0
+    """The most that was seen: a process that has ended, and not been waited for yet, is missed."""
     hosts: set[_Hosted] = attrs.field(factory=set)
     ahead: deque[_Hosted] = attrs.field(factory=deque)
     """Those of them that nobody has taken yet."""
@@ -97,16 +124,19 @@ class Pool:
     """Browsers that are relaunched when they end, hang or reach a limit; made by `open_pool`.
 
     A browser at a limit is replaced at once, and closed when its last page is. `fault` is the text of the last launch
-    that failed, None while browsers run; `launches`, `retired` (by reason) and `renderers_killed` count.
+    that failed, None while browsers run; `launches`, `failures` (of launches), `retired` (by reason) and
+    `renderers_killed` count.
     """
 
     def __init__(
         self, tasks: trio.Nursery, open_one: OpenBrowser, browsers: int, limits: Limits, pages_ahead: int
     ) -> None:
         self.fault: str | None = None
-        self.launches = 0
+        self.launches = self.failures = 0
         self.retired: Counter[str] = Counter()
         self.renderers_killed = 0
+        # Why the last browser was given up.
+        self._lost = ""
         # Browsers were closed since nobody needed them.
         self._asleep = False
         self._tasks = tasks
@@ -118,6 +148,8 @@ class Pool:
         self._closing = False
         self._changed = trio.Event()
         self._thread = trio.CapacityLimiter(1)
+        # Of browsers that have ended.
+        self._pages_opened, self._cpu_s = 0, 0.0
         # Pages that are open, or wait for a browser; and since when there are none.
         self._users = 0
         self._unused_since = trio.current_time()
@@ -132,6 +164,42 @@ class Pool:
     def available(self) -> bool:
         """Whether a page can be had: a browser runs, or is started when one is asked for."""
         return self._asleep or self.browser is not None
+
+    @property
+    def state(self) -> str:
+        """Whether there is a browser, and why not, in words."""
+        if self.browser is not None:
+            return f"{self.browser.product} runs"
+        if self._asleep:
+            return "no browser runs; the next job starts one"
+        if self.fault is not None:
+            return f"no browser can be started: {self.fault}"
+        return "the browser is starting" + (f"; the one before was given up: {self._lost}" if self._lost else "")
+
+    @property
+    def pages(self) -> PageCounts:
+        """How many there are of each kind."""
+        hosts = [hosted for life in self._lives for hosted in life.hosts]
+        in_use = sum(hosted.taken and not hosted.released.is_set() for hosted in hosts)
+        return PageCounts(
+            in_use=in_use + sum(life.browser.pages_open for life in self._lives if life.alone),
+            ahead=sum(len(life.ahead) for life in self._lives),
+            opened=self._pages_opened + sum(life.browser.pages_opened for life in self._lives),
+        )
+
+    async def usage(self) -> Usage:
+        """What the browsers use now; a look at all processes of the machine."""
+        lives = list(self._lives)
+        found = [(0, 0, 0.0)] * len(lives)
+        with contextlib.suppress(OSError):
+            found = await in_thread(
+                lambda: [_usage(life.browser.pid) for life in lives], abandon_on_cancel=True, limiter=self._thread
+            )
+        for life, (_, _, cpu_s) in zip(lives, found, strict=True):
+            if life in self._lives:
+                life.cpu_s = max(life.cpu_s, cpu_s)
+        cpu_s = self._cpu_s + sum(life.cpu_s for life in self._lives)
+        return Usage(sum(count for count, _, _ in found), sum(held for _, held, _ in found), cpu_s)
 
     def _usable(self) -> list[_Life]:
         return [
@@ -175,6 +243,7 @@ class Pool:
                 # Not a child of the body's: cancelled with it, it could not close a page.
                 life: _Life = await self._tasks.start(self._live, True)
             except (LaunchError, ConnectionClosed) as error:
+                self.failures += 1
                 logger.warning("no browser for one page alone: %s", error)
                 yield self.open_page
                 return
@@ -210,7 +279,7 @@ class Pool:
                 life = self._freest()
                 assert life is not None
                 hosted = self._host_one(life)
-            hosted.taken = True
+            hosted.taken, hosted.context = True, contextvars.copy_context()
             if hosted in hosted.life.ahead:
                 hosted.life.ahead.remove(hosted)
             self._open_ahead()
@@ -278,7 +347,8 @@ class Pool:
             self._retire(life, "uses", f"{self._limits.uses} pages were opened in it")
         hosted = _Hosted(life)
         life.hosts.add(hosted)
-        self._tasks.start_soon(self._host, hosted)
+        # Not in the context of who happens to be here: another may take it.
+        contextvars.Context().run(self._tasks.start_soon, self._host, hosted)
         return hosted
 
     async def _host(self, hosted: _Hosted) -> None:
@@ -303,7 +373,7 @@ class Pool:
             hosted.fault = error
             if hosted.thrown is None and (hosted.released.is_set() or not hosted.taken):
                 # Nobody else will.
-                logger.error("the task of a page broke", exc_info=error)
+                hosted.context.run(logger.error, "the task of a page broke", exc_info=error)
         finally:
             life.hosts.discard(hosted)
             if hosted in life.ahead:
@@ -324,6 +394,7 @@ class Pool:
                 life: _Life = await self._tasks.start(self._live)
             except (LaunchError, ConnectionClosed) as error:
                 reason = "launch"
+                self.failures += 1
                 self.fault = str(error)
                 self._notify()
                 logger.error("browser not started: %s", error)
@@ -356,6 +427,8 @@ class Pool:
                         await self._watch(life)
                 finally:
                     self._lives.remove(life)
+                    self._pages_opened += browser.pages_opened
+                    self._cpu_s += life.cpu_s
         except (LaunchError, ConnectionClosed) as error:
             if life is None:
                 raise
@@ -365,7 +438,7 @@ class Pool:
         """Open no further page in a browser, and let its successor start."""
         if life.retired.is_set():
             return
-        life.reason = reason
+        life.reason, self._lost = reason, text
         life.retired.set()
         self._drop_ahead(life)
         self.retired[reason] += 1
@@ -427,6 +500,12 @@ def _held_bytes(group: int | None) -> list[tuple[int, int, bool]]:
     """Of each process of a group: the bytes it holds, its pid, and whether it is a renderer."""
     members = of_group(group) if group is not None else []
     return [(process.held_bytes(), process.pid, process.is_renderer()) for process in members]
+
+
+def _usage(group: int | None) -> tuple[int, int, float]:
+    """Of a group: how many processes, the bytes they hold, and their CPU time."""
+    members = of_group(group) if group is not None else []
+    return len(members), sum(one.held_bytes() for one in members), sum(one.cpu_s() for one in members)
 
 
 @asynccontextmanager

@@ -24,6 +24,14 @@ class Process:
     started: int
     """Clock ticks after boot: with the pid it names a process."""
 
+    def cpu_s(self) -> float:
+        """CPU seconds that it took, with those of the children it waited for."""
+        try:
+            fields = Path(f"/proc/{self.pid}/stat").read_bytes().rpartition(b")")[2].split()
+        except OSError:
+            return 0.0
+        return sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK")
+
     def held_bytes(self) -> int:
         """Memory that only its end gives back: without the mapped files, which are most of a small renderer's RSS."""
         try:

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 import attrs
 
 from .options import Action, Cookie, Length, OneOrMore, Range, WaitFor
-from .validation import MAX_ECHO, Fault, ValidationError, bare_type, fields_of, help_of
+from .validation import MAX_ECHO, Fault, ValidationError, bare_type, fields_of
 
 _BOOLEANS = {"true": True, "1": True, "false": False, "0": False}
 
@@ -31,6 +31,8 @@ def value_of(text: str, kind: Any) -> Any:
             return float(text)
         if kind is not str and text[:1] in ("{", "["):
             return json.loads(text)
+        if get_origin(kind) is tuple and get_origin(get_args(kind)[0]) is Literal:
+            return text.split(",")
     except (ValueError, RecursionError):
         pass
     return text
@@ -59,51 +61,68 @@ def object_in(kind: Any) -> type | None:
     return next((one for one in classes if isinstance(one, type) and attrs.has(one)), None)
 
 
-def flags_of(field: str) -> list[str]:
-    """The flags of a field: with dashes, and as it is written in JSON."""
-    return list(dict.fromkeys((f"--{field.replace('_', '-')}", f"--{field}")))
-
-
-def boolean_flags(fields: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
-    """The flags that may stand without a value."""
+def flags_in(fields: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Each flag of some fields, and of the fields of objects in them, with its bare type."""
     for name, kind in fields.items():
         bare = bare_type(kind)
-        if bare is bool:
-            yield from flags_of(prefix + name)
-        elif attrs.has(bare):
-            yield from boolean_flags(fields_of(bare), f"{prefix}{name}.")
+        yield f"--{prefix}{name}".replace("_", "-"), bare
+        if attrs.has(bare):
+            yield from flags_in(fields_of(bare), f"{prefix}{name}.")
 
 
 def with_values(arguments: list[str], classes: Iterable[type]) -> list[str]:
-    """`--full-page URL` as `--full-page=true URL`: argparse would take the URL for the flag's value."""
-    known = {flag for cls in classes for flag in boolean_flags(fields_of(cls))}
-    pairs = itertools.zip_longest(arguments, arguments[1:], fillvalue="")
-    alone = ((word, word in known and after.lower() not in ("true", "false", "1", "0")) for word, after in pairs)
-    return [f"{word}=true" if is_alone else word for word, is_alone in alone]
+    """Flags with dashes, where they have underscores as in JSON, and `--full-page URL` as `--full-page=true URL`.
+
+    argparse would take the URL for the flag's value.
+    """
+    known = {flag: bare for cls in classes for flag, bare in flags_in(fields_of(cls))}
+    words = []
+    for word, after in itertools.zip_longest(arguments, arguments[1:], fillvalue=""):
+        name, equals, value = word.partition("=")
+        flag = name.replace("_", "-")
+        word = flag + equals + value if flag in known else word
+        words.append(f"{word}=true" if known.get(word) is bool and after.lower() not in _BOOLEANS else word)
+    return words
 
 
-def add_flags(parser: argparse._ArgumentGroup, fields: Mapping[str, Any], prefix: str = "") -> None:
-    """A flag for each field, also with dashes for underscores, and one for each field of an object in it.
+def add_flags(parser: argparse._ArgumentGroup, cls: type, names: Iterable[str] | None = None, prefix: str = "") -> None:
+    """A flag for each field of a class, or for some, and one for each field of an object in it.
 
     Each collects a list of its values, so that one that stands twice can be told from one that stands once.
     """
-    for name, kind in fields.items():
-        full = prefix + name
-        bare = bare_type(kind)
-        options: dict[str, Any] = {
-            "dest": full,
-            "help": help_of(kind).replace("%", "%%"),
-            "metavar": "VALUE",
-            "action": "append",
-        }
-        if bare is bool:
-            options["metavar"] = "true|false"
-        elif get_origin(bare) is Literal:
-            choices = get_args(bare)
-            options["metavar"] = "|".join(one if isinstance(one, str) else json.dumps(one) for one in choices)
-        parser.add_argument(*flags_of(full), **options)
+    kinds = fields_of(cls)
+    known = {row.name: row for row in rows(cls)}
+    for name in kinds if names is None else names:
+        bare = bare_type(kinds[name])
+        parser.add_argument(
+            f"--{prefix}{name}".replace("_", "-"),
+            dest=prefix + name,
+            action="append",
+            metavar=_placeholder(bare, known[name].default),
+            help=_help_text(known[name], bare).replace("%", "%%"),
+        )
         if attrs.has(bare):
-            add_flags(parser, fields_of(bare), f"{full}.")
+            add_flags(parser, bare, prefix=f"{prefix}{name}.")
+
+
+def _placeholder(bare: Any, default: str) -> str:
+    """What `--help` shows for a flag's value; nothing where it may stand alone and nothing else makes sense."""
+    if bare is bool:
+        return {"false": "", "true": "false"}.get(default, "true|false")
+    if get_origin(bare) is Literal:
+        return "|".join(one if isinstance(one, str) else json.dumps(one) for one in get_args(bare))
+    if attrs.has(bare) or bare == Mapping[str, str]:
+        return "JSON"
+    return {int: "N", float: "N", str: "TEXT"}.get(bare, "VALUE")
+
+
+def _help_text(row: Row, bare: Any) -> str:
+    """A field's text with its limits and its default, where they say something."""
+    notes = [row.limits] if bare in (int, float) and row.limits else []
+    if row.default not in ("", "{}", "false", "required") and "default" not in row.text:
+        default = json.loads(row.default)
+        notes.append(f"default: {default if isinstance(default, str) else row.default}")
+    return row.text + (f" ({'; '.join(notes)})" if notes else "")
 
 
 # ---- Documentation ---------------------------------------------------------------------------------------------------

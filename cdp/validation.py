@@ -171,9 +171,9 @@ def _items(value: object, kind: Any) -> tuple[Any, ...]:
     return tuple(converter.structure(strict(value, "a list", (list,)), list_of[get_args(kind)[0]]))
 
 
-# Names that other services' clients use.
-_ACTION_ALIASES = {"write": "type", "executeJavascript": "evaluate"}
-_FIELD_ALIASES = {"milliseconds": "ms"}
+# Names that other services' clients use, of types of actions and of their fields.
+ACTION_ALIASES = {"write": "type", "executeJavascript": "evaluate"}
+FIELD_ALIASES = {"milliseconds": "ms"}
 _ACTIONS: dict[str, type] = {}
 for _class in get_args(Action):
     attrs.resolve_types(_class)
@@ -186,12 +186,12 @@ def _action(value: object, _: Any) -> Action:
         raise ValidationError([Fault("type", "is required")])
     name = given["type"]
     if isinstance(name, str):
-        name = given["type"] = _ACTION_ALIASES.get(name, name)
+        name = given["type"] = ACTION_ALIASES.get(name, name)
     if not isinstance(name, str) or name not in _ACTIONS:
         hint = nearest(name[:MAX_ECHO], _ACTIONS) if isinstance(name, str) else ""
         raise ValidationError([Fault("type", f"must be one of {', '.join(_ACTIONS)}{hint}")])
     action: Action = converter.structure(
-        {_FIELD_ALIASES.get(field, field): content for field, content in given.items()}, _ACTIONS[name]
+        {FIELD_ALIASES.get(field, field): content for field, content in given.items()}, _ACTIONS[name]
     )
     return action
 
@@ -300,13 +300,6 @@ def fields_of(cls: type) -> dict[str, Any]:
     """The fields of an attrs class and their resolved types, `Annotated` kept."""
     attrs.resolve_types(cls)
     return {field.name: field.type for field in attrs.fields(cls)}
-
-
-def help_of(kind: Any) -> str:
-    """The text that a field's type carries."""
-    if _is_union(kind):
-        kind = get_args(kind)[0]
-    return next((extra for extra in getattr(kind, "__metadata__", ()) if isinstance(extra, str)), "")
 
 
 def _told(field: str, check: Callable[[str], object], text: str | None) -> Iterator[Fault]:

@@ -31,6 +31,12 @@ _SETTLING = {
     "frames": "nothing was painted",
 }
 
+# In their order; what acts or scrolls settles more than once. A plain fetch has `navigate`, `capture` and `close`.
+PHASES = (
+    *("open", "prepare", "navigate", "arrive", "inject", *_SETTLING),
+    *("wait_for", "wait_for_expression", "wait", "actions", "scroll", "capture", "close"),
+)
+
 
 class Progress:
     """Which phase an attempt is in, and how many ms each took; `on_phase` is told of each.
@@ -53,6 +59,13 @@ class Progress:
         self.timings[self.phase] = self.timings.get(self.phase, 0) + round((now - self._since) * 1000)
         self.phase, self.unfinished, self._since = phase, unfinished, now
         self._on_phase(phase)
+
+    @property
+    def phases_s(self) -> dict[str, float]:
+        """How many seconds each phase took so far, the present one too."""
+        phases_s = {phase: took_ms / 1000 for phase, took_ms in self.timings.items()}
+        phases_s[self.phase] = phases_s.get(self.phase, 0.0) + trio.current_time() - self._since
+        return phases_s
 
     @property
     def elapsed_ms(self) -> int:

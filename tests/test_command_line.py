@@ -58,13 +58,22 @@ def captured(monkeypatch: pytest.MonkeyPatch) -> Captured:
     captured.parts = {"image": Part(b"DATA", "image/png")}
     settings: dict[str, Any] = {}
 
-    class FakeBrowser:
+    class FakePool:
         open_page = None
+        available = True
+
+        def give_up(self) -> None:
+            pass
 
     @asynccontextmanager
-    async def open_browser(executable: str | None, **others: Any) -> AsyncIterator[FakeBrowser]:
+    async def open_browser(executable: str | None, **others: Any) -> AsyncIterator[None]:
         settings.update(executable=executable, **others)
-        yield FakeBrowser()
+        yield
+
+    @asynccontextmanager
+    async def open_pool(open_one: cdp.pool.OpenBrowser, **others: Any) -> AsyncIterator[FakePool]:
+        async with open_one():
+            yield FakePool()
 
     async def attempt(open_page: object, parsed: Request, **others: Any) -> Output:
         captured.append((parsed, settings | others))
@@ -74,6 +83,7 @@ def captured(monkeypatch: pytest.MonkeyPatch) -> Captured:
         return Output(captured.parts, meta)
 
     monkeypatch.setattr(cdp, "open_browser", open_browser)
+    monkeypatch.setattr(cdp, "open_pool", open_pool)
     monkeypatch.setattr(cleariflow, "attempt", attempt)
     # The handlers of this process are pytest's.
     monkeypatch.setattr(cleariflow, "set_up_logging", lambda *_: None)

@@ -1,4 +1,5 @@
-"""docs/request.md and README.md: their tables are those of the option classes, and every example does what it says.
+"""docs/request.md: its tables are those of the option classes, and every example does what it says. README.md and the
+other documents: their tables are those of the code, and their links lead somewhere.
 
 An example is a whole request, fenced as `json`, after a comment that names its service, the error code where it is to
 fail, and itself: `<!-- scrape fails timeout: timeout_ms -->`. It runs against pages of this module, which stand at
@@ -8,6 +9,7 @@ tests.test_docs` makes the tables anew.
 
 from __future__ import annotations
 
+import ast
 import copy
 import json
 import re
@@ -16,12 +18,14 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from io import BytesIO
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, get_args
 
 import attrs
 import pytest
 import trio
 from PIL import Image
+from prometheus_client import Metric
 
 import cdp
 import cleariflow
@@ -50,11 +54,11 @@ from cleariflow import (
     result_of,
 )
 from tests.site import AUTH_PASSWORD, AUTH_USER, Answer, Exchange, Site, band_colour, css_colour, open_site, page
+from tests.test_service import FakePool, open_disk
 
 ROOT = Path(__file__).parent.parent
 DOCUMENT = ROOT / "docs" / "request.md"
-README = ROOT / "README.md"
-HOW = "the tables of docs/request.md are not those of the options: python -m tests.test_docs makes them anew"
+HOW = "the tables are not those of the code: python -m tests.test_docs makes them anew"
 
 # ---- Tables ----------------------------------------------------------------------------------------------------------
 
@@ -182,14 +186,6 @@ def test_table_lists_every_class_of_the_request() -> None:
 def test_errors_are_those_of_the_service() -> None:
     told = dict(re.findall(r"^\| `(\w+)` \| (yes|no) \|", DOCUMENT.read_text(), re.MULTILINE))
     assert {code: answer == "yes" for code, answer in told.items()} == ERROR_CODES
-
-
-def test_links_lead_somewhere() -> None:
-    text = DOCUMENT.read_text()
-    headings = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
-    places = {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
-    places |= set(re.findall(r'<a id="([^"]+)">', text))
-    assert set(re.findall(r"\]\(#([^)]+)\)", text)) - places == set()
 
 
 # ---- Examples --------------------------------------------------------------------------------------------------------
@@ -954,40 +950,187 @@ def test_contradictions_are_many() -> None:
     assert len(contradictions()) > 20
 
 
-# ---- README.md -------------------------------------------------------------------------------------------------------
-
-CURL = re.compile(r"^curl -s '?http://127\.0\.0\.1:8000(\S*?)'? .*?(?:-d '(.*?)')?(?: -o \S+)?$", re.MULTILINE)
+# ---- The other documents ---------------------------------------------------------------------------------------------
 
 
-def bodies(text: str) -> list[tuple[str, str]]:
-    """Path and body of the requests that a document sends by curl."""
-    joined = text.replace("\\\n", " ")
-    return [(path, body) for path, body in CURL.findall(joined) if body]
+def told_in(name: str) -> str:
+    """A document's text."""
+    return (ROOT / name).read_text()
 
 
-@pytest.mark.parametrize(("path", "body"), bodies(README.read_text()) + bodies(DOCUMENT.read_text()))
-def test_body_is_a_request(path: str, body: str) -> None:
-    given = json.loads(body)
-    service: ServiceName = "scrape" if "scrape" in path else "screenshot"
-    parse_request(service, given["request"] if "jobs" in path else given, Config())
+def first_cells(name: str, heading: str) -> list[list[str]]:
+    """The cells of the first table below a heading, without its head."""
+    below = f"\n{told_in(name)}".partition(f"\n{heading}\n")[2]
+    table = re.search(r"^\|.*?(?=\n\n|\Z)", below, re.DOTALL | re.MULTILINE)
+    assert table is not None
+    return [[cell.strip() for cell in row.strip("|").split("|")] for row in table[0].splitlines()[2:]]
 
 
-def test_readme_has_bodies() -> None:
-    assert len(bodies(README.read_text())) >= 3
+def test_readme_names_every_field() -> None:
+    text = told_in("README.md")
+    fields = {name for cls in REQUEST_CLASSES.values() for name in fields_of(cls)} - {"api_key"}
+    assert [name for name in sorted(fields) if f"`{name}`" not in text] == []
 
 
-def test_readme_names_every_error() -> None:
-    text = README.read_text()
-    assert [code for code in ERROR_CODES if f"`{code}`" not in text] == []
+def test_routes_are_those_of_the_service() -> None:
+    told = {
+        (method, path)
+        for cell, *_ in first_cells("docs/api.md", "## Routes")
+        for method, path in re.findall(r"`(\w+) ([^`?]+)[^`]*`", cell)
+    }
+    has = {
+        (route.method, route.path.replace("<job_id>", "{id}").replace("<name>", "{name}"))
+        for route in cleariflow.ROUTES
+    }
+    assert told == has
 
 
-def test_readme_names_every_route() -> None:
-    text = README.read_text()
-    for method, path, _ in cleariflow.ROUTES:
-        assert re.search(
-            f"`{method} {re.escape(re.sub('<.*?>', '{id}', path, count=1).replace('<name>', '{name}'))}", text
-        ), path
+def test_statuses_of_refusals_are_those_of_the_service() -> None:
+    told = {code.strip("`"): int(status) for status, code, _ in first_cells("docs/api.md", "## Errors")}
+    # Codes that only jobs have are told below the table, and in docs/request.md.
+    assert told == {
+        code: status
+        for code, status in cleariflow.HTTP_STATUS.items()
+        if code not in ERROR_CODES or code in ("invalid_request", "blocked_target", "internal")
+    }
+
+
+def test_settings_are_those_of_the_service() -> None:
+    flags = [cells[0].strip("`") for cells in first_cells("docs/settings.md", "# Settings")]
+    assert sorted(flags) == sorted(f"--{name.replace('_', '-')}" for name in cleariflow.flag_settings())
+
+
+def test_defaults_of_settings_are_those_of_the_service() -> None:
+    config = Config()
+    for flag, default, _ in first_cells("docs/settings.md", "# Settings"):
+        value = getattr(config, flag.strip("`-").replace("-", "_"))
+        if default.startswith("`"):
+            assert default.strip("`") == (f"{value:g}" if isinstance(value, float) else str(value)), flag
+        else:
+            # None, or what depends on the machine.
+            assert value in (None, (), "", False) or flag == "`--workers`", flag
+
+
+def test_limits_of_keys_are_those_of_the_service() -> None:
+    rows = first_cells("docs/settings.md", "## API keys")
+    assert [re.findall("`--([a-z]+)`", cells[0]) for cells in rows] == [
+        [name] for name in fields_of(cleariflow.KeyLimits)
+    ]
+
+
+def test_diagram_is_the_table_of_transitions() -> None:
+    told = re.findall(r"^    (\w+) --> (\w+): (\w+)$", told_in("docs/architecture.md"), re.MULTILINE)
+    assert told == [(before, after, step) for (before, step), after in cleariflow.JOB_TRANSITIONS.items()]
+
+
+def module_table() -> str:
+    """The modules of cdp by the first lines of their own texts."""
+    lines = ["| module | what it is |", "|---|---|"]
+    for path in sorted((ROOT / "cdp").glob("[a-z]*.py")):
+        text = ast.get_docstring(ast.parse(path.read_text()))
+        assert text is not None, path
+        lines.append(f"| `{path.stem}` | {text.splitlines()[0]} |")
+    return "\n".join(lines)
+
+
+def exit_table() -> str:
+    """The exit codes of captures."""
+    lines = ["| code | meaning | codes of errors that end so |", "|---|---|---|"]
+    for code, (text, names) in cleariflow.EXITS.items():
+        lines.append(f"| {code} | {text} | {', '.join(f'`{name}`' for name in names)} |")
+    return "\n".join(lines)
+
+
+def metric_table() -> str:
+    """What `/metrics` has of the service itself."""
+
+    async def collect() -> list[Metric]:
+        with TemporaryDirectory() as folder:
+            async with open_disk(Path(folder), FakePool()) as service:
+                return list(cleariflow.Metrics(service, lambda: 0).collect())
+
+    lines = ["| metric | kind | labels | what it is |", "|---|---|---|---|"]
+    for metric in trio.run(collect):
+        name = metric.name + ("_total" if metric.type == "counter" else "")
+        # Those of a metric without a sample have no other place.
+        labels = ", ".join(f"`{label}`" for label in getattr(metric, "_labelnames", ()))
+        lines.append(f"| `{name}` | {metric.type} | {labels} | {metric.documentation} |")
+    return "\n".join(lines)
+
+
+# Between comments of these names.
+MADE = {
+    "modules": ("docs/architecture.md", module_table),
+    "exits": ("docs/command-line.md", exit_table),
+    "metrics": ("docs/operations.md", metric_table),
+}
+
+
+def with_made(name: str) -> str:
+    """A document with one of its tables made anew."""
+    document, make = MADE[name]
+    return re.sub(
+        rf"(<!-- {name} -->\n).*(\n<!-- /{name} -->)",
+        lambda found: f"{found[1]}{make()}{found[2]}",
+        told_in(document),
+        flags=re.DOTALL,
+    )
+
+
+@pytest.mark.parametrize("name", MADE)
+def test_table_is_that_of_the_code(name: str) -> None:
+    text = told_in(MADE[name][0])
+    assert f"<!-- {name} -->" in text
+    assert (with_made(name) == text) is True, HOW
+
+
+def test_phases_are_those_of_an_attempt() -> None:
+    (told,) = re.findall(r"the phases are (.*?)\. Events", told_in("docs/architecture.md"), re.DOTALL)
+    waits = {*visit._SETTLING, "wait_for", "wait_for_expression", "wait"}
+    assert re.findall("`(\\w+)`", told) == [phase for phase in visit.PHASES if phase not in waits]
+
+
+def test_comparison_of_the_readme_is_of_the_whole_one() -> None:
+    whole = [re.sub(r" \[\w\d\]", "", "|".join(row)) for row in first_cells("docs/comparison.md", "# Beside others")]
+    short = ["|".join(row) for row in first_cells("README.md", "## Beside others")]
+    assert len(short) >= 8
+    assert [row for row in whole if row in short] == short
+
+
+def test_every_fact_of_the_comparison_has_a_source() -> None:
+    text = told_in("docs/comparison.md")
+    sources = [cells[0] for cells in first_cells("docs/comparison.md", "## Sources")]
+    assert set(re.findall(r"\[(\w\d)\]", text)) == set(sources)
+    for _, ours, *others in first_cells("docs/comparison.md", "# Beside others"):
+        assert ours
+        # What is about another one has its source, or is not known.
+        assert [cell for cell in others if cell not in ("?", "a service") and not re.search(r"\[\w\d\]", cell)] == []
+
+
+LINK = re.compile(r"\]\((?!https?:)([^)#]*)(?:#([^)]*))?\)")
+
+
+@pytest.mark.parametrize(
+    "name", [str(path.relative_to(ROOT)) for path in (*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"))]
+)
+def test_links_between_documents_lead_somewhere(name: str) -> None:
+    path = ROOT / name
+    for file, place in LINK.findall(path.read_text()):
+        aim = (path.parent / file).resolve() if file else path
+        assert aim.exists(), file
+        if place:
+            text = aim.read_text()
+            headings = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+            places = {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+            assert place in places | set(re.findall(r'<a id="([^"]+)">', text)), f"{file}#{place}"
+
+
+def test_every_document_is_linked_from_the_readme() -> None:
+    linked = {file for file, _ in LINK.findall(told_in("README.md"))}
+    assert {f"docs/{path.name}" for path in ROOT.glob("docs/*.md")} - linked == set()
 
 
 if __name__ == "__main__":
     DOCUMENT.write_text(with_tables(DOCUMENT.read_text()))
+    for name, (document, _) in MADE.items():
+        (ROOT / document).write_text(with_made(name))

@@ -6,6 +6,7 @@ import itertools
 import logging
 import math
 import os
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from io import BytesIO
@@ -26,6 +27,7 @@ from cdp.egress import Ledger
 from cdp.errors import CommandError, ConnectionClosed, NavigationError, ScriptError, TargetCrashed
 from cdp.options import PageOptions, WaitFor
 from cdp.page import PageInfo
+from cdp.pool import PageCounts, Usage
 from cdp.tasks import open_tasks
 from cdp.validation import ValidationError
 from cleariflow import (
@@ -203,6 +205,8 @@ class FakePool:
         self.pages_open = 0
         self.browser: object | None = object()
         self.fault: str | None = None
+        self.launches = self.failures = self.renderers_killed = 0
+        self.retired = Counter[str]()
         self._changed = trio.Event()
 
     def notify(self) -> None:
@@ -215,6 +219,18 @@ class FakePool:
     @property
     def available(self) -> bool:
         return self.browser is not None
+
+    @property
+    def state(self) -> str:
+        return "runs" if self.available else self.fault or "is starting"
+
+    @property
+    def pages(self) -> PageCounts:
+        return PageCounts(self.pages_open, 0, len(self.visited))
+
+    async def usage(self) -> Usage:
+        await trio.lowlevel.checkpoint()
+        return Usage(0, 0, 0.0)
 
     def wake(self) -> None:
         pass
