@@ -4,6 +4,7 @@
 #     "attrs>=24.3",
 #     "cattrs>=25.1",
 #     "certifi>=2025.1.31",
+#     "click>=8.1",
 #     "flask-swagger-ui>=5.21",
 #     "h11>=0.16,<0.17",
 #     "hypercorn>=0.18,<0.19",
@@ -81,7 +82,6 @@ import sys
 import tempfile
 import time
 import types
-import unicodedata
 import uuid
 import zlib
 from collections import Counter, deque
@@ -142,6 +142,7 @@ from cdp.doctor import Finding
 from cdp.egress import FailureKind, Ledger
 from cdp.emulation import viewport_of
 from cdp.fetch import fetch
+from cdp.files import safe_name, unique, write_whole
 from cdp.network import credentials_of, endpoint_of, parse_url, without_credentials
 from cdp.options import (
     Auth,
@@ -159,7 +160,7 @@ from cdp.options import (
 from cdp.page import MAX_REPORTED_CHARS
 from cdp.pool import OpenPage
 from cdp.proxy import Proxy
-from cdp.schema import NULL, Schema, Schemas, ref
+from cdp.schema import NULL, Schema, Schemas, ref, shape
 from cdp.scrape import Part, has_scripts, scrape_document, scrape_page, title_of
 from cdp.tasks import in_thread, open_tasks
 from cdp.texts import add_flags, nested, value_of, with_values
@@ -631,6 +632,8 @@ def parse_request(service: ServiceName, given: object, config: Config) -> Reques
     if not isinstance(given, dict):
         raise ValidationError([Fault("request", f"must be an object, not {kind_of(given)}")])
     given, inner, faults = _flattened(given)
+    if (ceiling_ms := int(config.max_timeout * 1000)) < attrs.fields(cls).timeout_ms.default:
+        given.setdefault("timeout_ms", ceiling_ms)
     try:
         parsed = structure(given, cls)
     except ValidationError as error:
@@ -1003,6 +1006,13 @@ FAILURE_CODES: tuple[tuple[type[cdp.errors.CDPError], str], ...] = (
     (cdp.errors.SessionClosed, "page_crashed"),
     (cdp.errors.ConnectionClosed, "browser_lost"),
 )
+
+
+def is_tried_again(failure: JobFailed, losses: int, page_failures: int, retries: int) -> bool:
+    """Whether another attempt follows a failure, before which there were so many of each kind."""
+    if failure.code == "browser_lost":
+        return losses < LOSSES_ALLOWED
+    return failure.code in RETRIED_CODES and failure.retryable and page_failures < retries
 
 
 def failure_of(error: cdp.errors.CDPError) -> JobFailed | None:
@@ -2531,6 +2541,7 @@ class Service:
                 self._schedule.remove(job)
                 self.store.remove(job)
                 fail(job, JobFailed("cancelled", "the job could not be stored"))
+                self._note_end(job)
                 self._wake(job)
                 if key is not None and key.quota is not None:
                     self.store.count_use(key, -1)
@@ -2627,7 +2638,9 @@ class Service:
         """Store a job; a synchronous one needs no durability until it ends."""
         if not job.sync or job.ended:
             self.store.put(job)
-        if not job.ended:
+        if job.ended:
+            self._note_end(job)
+        else:
             self._tell(job)
 
     async def retry(self, job: Job, given: Mapping[str, Any], key: Key | None = None) -> Job:
@@ -2664,11 +2677,11 @@ class Service:
 
     def _wake(self, job: Job) -> None:
         """Tell of a job's end."""
-        self._note_end(job)
         self._tell(job)
         self.events.wake((END, job.id))
 
     def _note_end(self, job: Job) -> None:
+        """Count and log a job's end."""
         code, elapsed_ms = job.error_code, milliseconds_between(job.started_at, job.finished_at) or 0
         self.tally.ended[job.service, job.state, code or ""] += 1
         why = f" with {code}: {job.error}" if code else ""
@@ -2842,11 +2855,7 @@ class Service:
             job.note_failure(failure)
             lost = failure.code == "browser_lost"
             page_failures = sum(1 for noted in job.attempt_errors if noted["code"] in RETRIED_CODES)
-            if not (
-                job.losses < LOSSES_ALLOWED
-                if lost
-                else failure.code in RETRIED_CODES and failure.retryable and page_failures <= parsed.retries
-            ):
+            if not is_tried_again(failure, job.losses, page_failures - (not lost), parsed.retries):
                 return failure
             logger.warning("attempt %d failed with %s: %s", job.attempts, failure.code, failure)
             # Before any wait: a kill in it must not make the allowance new.
@@ -3565,6 +3574,10 @@ class Api:
     # Events
 
     async def job_events(self, job_id: str) -> Response:
+        """Server-sent events: `job` with a `Row` of the job, now and at each change of its state, and `progress`.
+
+        The stream ends with the job. The header `Last-Event-ID` goes on where another stream broke off.
+        """
         job, given = self.service.job(job_id), request.headers.get("Last-Event-ID")
         if given == END:
             # A browser comes again after the stream's end, until it is told not to.
@@ -3572,6 +3585,11 @@ class Api:
         return self.event_stream(self.service.follow(job, after=given, quiet_s=KEEP_ALIVE_S))
 
     async def all_events(self) -> Response:
+        """Server-sent events of the key's jobs: `hello`; `job` with a `Row` at each change of state; and `progress`.
+
+        `reset` says that some were missed: read the lists again. The header `Last-Event-ID` goes on where another
+        stream broke off.
+        """
         key, given = self.key(), request.headers.get("Last-Event-ID")
         return self.event_stream(self.service.follow(key=key, after=given, quiet_s=KEEP_ALIVE_S))
 
@@ -3680,9 +3698,8 @@ class Route:
     """Further answers, which have no body."""
 
 
-# Codes of all routes, then of those that take a body, need a key, find a job, cancel it, read an artifact, and take a new job.
+# Codes of all routes, and of those that need a key, find a job, cancel it, read an artifact, take a new job.
 ALWAYS = ("invalid_request", "internal")
-OF_BODY = ("body_too_large", "unsupported_media_type")
 OF_KEY = ("unauthorized",)
 OF_JOB = ("not_found",)
 OF_CANCEL = (*OF_JOB, *OF_KEY, "storage_full")
@@ -3693,7 +3710,7 @@ OF_SUBMIT = (
 )
 OF_CAPTURE = (*OF_SUBMIT, *ERROR_CODES, "no_browser", "deadline")
 OF_READY = ("draining", "storage_full", "no_browser")
-OF_FILE = {206: "the range that was asked for", 304: "not changed: `If-None-Match` knows it", 416: "no such range"}
+OF_FILE = {206: "the range that was asked for", 304: "not changed: `If-None-Match` knows it"}
 PICTURES = ("image/jpeg", "image/png", "image/webp")
 ARTIFACTS = (*PICTURES, "text/html", "text/plain", "text/markdown", "application/json")
 EVENTS = ("text/event-stream",)
@@ -3779,15 +3796,6 @@ EXAMPLES: Mapping[str, list[dict[str, Any]]] = {
 ABOUT = f"""Which service takes a job: {SERVICE_HINT.partition("? ")[2]}.
 
 Where an API key is needed, {KEY_HINT}."""
-STREAM = """event: job
-id: 5e0f3a91-17
-data: {"job_id": "3c8f6c1e-7c43-4be0-a1b6-0f0a2d3e4f50", "service": "scrape", "status": "running", ...}
-
-event: progress
-id: 5e0f3a91-18
-data: {"job_id": "3c8f6c1e-7c43-4be0-a1b6-0f0a2d3e4f50", "status": "running", "phase": "navigate", "progress": 0.11}
-
-"""
 SERVICES, STATES = list(REQUEST_CLASSES), list(State)
 RESULT_META = {
     "url title": "string",
@@ -3831,6 +3839,7 @@ ANSWERS: Mapping[str, Any] = {
         "created_at": "string",
         "started_at finished_at": "string?",
     },
+    "Event": {"event": ["job", "progress", "hello", "reset"], "id data": "string"},
     "ErrorDetail": {"code": list(ERROR_CODES), "retryable": "boolean", "index?": "integer"},
     "Picture": {"image_base64 content_type": "string"},
     "ScreenshotResult": {
@@ -3878,48 +3887,26 @@ STATUS_PATTERN: Schema = {
 }
 
 
-def shape(given: Any) -> Schema:
-    """The schema of an answer in short.
-
-    A type (`string?`: or null), the name of another schema, `[X]` for a list of X, `[X, Y]` for one of several texts,
-    `(X, Y)` for one of several schemas, or an object by its members, several in one text, of which `X?` may be missing.
-    """
-    match given:
-        case dict():
-            members = {name: shape(value) for names, value in given.items() for name in names.split()}
-            properties = {name.removesuffix("?"): schema for name, schema in members.items()}
-            required = [name for name in members if name in properties]
-            return {"type": "object", "properties": properties, "required": required}
-        case tuple():
-            return {"anyOf": [shape(one) for one in given]}
-        case [item]:
-            return {"type": "array", "items": shape(item)}
-        case list():
-            return {"type": "string", "enum": given}
-    if given[0].isupper():
-        return ref(given)
-    return {"type": [given[:-1], "null"] if given.endswith("?") else given}
-
-
 def answers_of(route: Route) -> dict[str, Any]:
     """What a route may answer, by status."""
     kinds: dict[str, Any] = {kind: {"schema": shape("string")} if kind[:5] == "text/" else {} for kind in route.kinds}
-    if "text/event-stream" in kinds:
-        kinds["text/event-stream"]["example"] = STREAM
+    if route.kinds == EVENTS:
+        # (Of each event: OpenAPI 3.2 says so in another place.)
+        kinds["text/event-stream"]["schema"] = ref("Event")
     good = ({"application/json": {"schema": ref(route.answer)}} if route.answer is not None else {}) | kinds
-    bad: dict[str, Any] = {"application/json": {"schema": ref("Error")}}
     found: dict[int, dict[str, Any]] = {route.status: {"description": route.summary, "content": good}}
-    late = {408: f"the body took longer than {BODY_S:g} s"} if route.body is not None else {}
-    for status, text in {**route.also, **late}.items():
-        content = bad if status >= 400 else good if status == 206 else None
-        found[status] = {"description": text} | ({"content": content} if content is not None else {})
-    for code in dict.fromkeys((*ALWAYS, *(OF_BODY if route.body is not None else ()), *route.errors)):
-        status = HTTP_STATUS.get(code, 424)
+    found |= {status: {"description": text} for status, text in route.also.items()}
+    refusals = [(HTTP_STATUS.get(code, 424), code) for code in (*ALWAYS, *route.errors)]
+    if route.body is not None:
+        refusals += [(408, "invalid_request"), (413, "body_too_large"), (415, "unsupported_media_type")]
+    if 206 in found:
+        found[206]["content"] = good
+        refusals.append((416, "invalid_request"))
+    for status in {status for status, _ in refusals}:
         phrase = HTTPStatus(status).phrase
-        one = found.setdefault(status, {"description": phrase, "content": {"application/json": {"schema": ref("Error")}}})
-        one["description"] += f"{', ' if '`' in one['description'] else ': '}`{code}`"
-        examples = one["content"]["application/json"].setdefault("examples", {})
-        examples[code] = {"value": error_body(code, phrase)}
+        examples = {code: {"value": error_body(code, phrase)} for of, code in refusals if of == status}
+        content = {"application/json": {"schema": ref("Error"), "examples": examples}}
+        found[status] = {"description": f"{phrase}: `{'`, `'.join(examples)}`", "content": content}
     for status in found.keys() & ANSWER_HEADERS.keys():
         name, text = ANSWER_HEADERS[status]
         found[status]["headers"] = {name: {"description": text, "schema": {"type": "string"}}}
@@ -3961,10 +3948,14 @@ def operation(route: Route, schemas: Schemas) -> dict[str, Any]:
 def openapi_document(root_path: str, max_timeout_s: float) -> str:
     """The description of the HTTP interface, OpenAPI 3.1, from `ROUTES` and the classes of requests."""
     schemas = Schemas({StatusPattern: STATUS_PATTERN}, ceilings={"timeout_ms": int(max_timeout_s * 1000)})
+    servers = [{"url": root_path or "/", "description": "the body says which service, or the host"}]
+    servers += [{"url": f"{root_path}/{name}", "description": f"the {name} service"} for name in REQUEST_CLASSES]
     paths: dict[str, Any] = {}
     for route in ROUTES:
+        # (The page is served at the root only.)
+        only = {"servers": servers[:1]} if route.path == "/" else {}
         path = re.sub(r"<(\w+)>", r"{\1}", route.path)
-        paths.setdefault(path, {})[route.method.lower()] = operation(route, schemas)
+        paths.setdefault(path, only)[route.method.lower()] = operation(route, schemas)
     components = schemas.components | {name: shape(given) for name, given in ANSWERS.items()}
     for cls in REQUEST_CLASSES.values():
         components[cls.__name__] |= URL_OR_HTML
@@ -3980,10 +3971,7 @@ def openapi_document(root_path: str, max_timeout_s: float) -> str:
             "description": f"Pictures and documents of web pages.\n\n{ABOUT}",
             "license": {"name": "MIT", "identifier": "MIT"},
         },
-        "servers": [
-            {"url": root_path or "/", "description": "the body says which service, or the host"},
-            *({"url": f"{root_path}/{name}", "description": f"the {name} service"} for name in REQUEST_CLASSES),
-        ],
+        "servers": servers,
         "paths": paths,
         "components": {"schemas": components, "securitySchemes": SECURITY},
     }
@@ -4556,40 +4544,31 @@ CAPTURE_SETTINGS = (
 )
 # The fields of requests as `--help` groups them; each service shows those that it has.
 FIELD_GROUPS = {
-    "the picture": (
-        *("full_page", "selector", "clip", "format", "quality", "transparent", "resize", "max_height", "padding"),
-        *("scroll_page", "disable_animations", "optimize_for_speed"),
-    ),
-    "the document": ("outputs", "include_shadow_dom"),
-    "what to open instead of a URL": ("html", "base_url"),
-    "the browser it meets": (
-        *("viewport", "device", "user_agent", "locale", "timezone", "color_scheme", "reduced_motion", "media"),
-        *("geolocation", "javascript", "render"),
-    ),
-    "when it is ready": (
-        *("wait_until", "wait_for", "wait_for_expression", "wait_ms", "timeout_ms", "on_timeout"),
-        *("retries", "fail_on_status"),
-    ),
-    "who it thinks you are": ("cookies", "headers", "auth", "referer", "ignore_tls_errors"),
-    "what is put in, taken out": (
-        *("css", "js", "hide_selectors", "remove_selectors", "bypass_csp"),
-        *("block_resources", "block_urls", "block_ads"),
-    ),
-    "steps before the capture": ("actions",),
+    "the result": """outputs full_page selector clip format quality transparent resize max_height padding scroll_page
+        disable_animations optimize_for_speed include_shadow_dom""",
+    "what to open instead of a URL": "html base_url",
+    "the browser it meets": """viewport device user_agent locale timezone color_scheme reduced_motion media geolocation
+        javascript render""",
+    "when it is ready": """wait_until wait_for wait_for_expression wait_ms timeout_ms on_timeout retries
+        fail_on_status""",
+    "who it thinks you are": "cookies headers auth referer ignore_tls_errors",
+    "what is put in, taken out": """css js hide_selectors remove_selectors bypass_csp block_resources block_urls
+        block_ads""",
+    "steps before the capture": "actions",
 }
 # Exit codes of captures: what they mean, and the codes of the failures that end so.
-EXITS: dict[int, tuple[str, tuple[str, ...]]] = {
+EXITS = {
     0: ("all is captured", ()),
-    1: ("captures failed: each in another way, or in a way that is not below", ()),
+    1: ("failed in several ways, or in one that is not below", ()),
     2: ("wrong usage: nothing was captured", ("invalid_request",)),
     3: ("no page could be opened", ("navigation_failed", "http_error", "not_a_page")),
     4: ("time ran out", ("timeout",)),
     5: ("a page is where pages must not go", ("blocked_target",)),
     6: ("there is no browser, or it was lost", ("no_browser", "browser_lost")),
     7: ("a selector, an action or a script failed", ("selector_not_found", "action_failed", "script_error")),
-    128 + signal.SIGINT: ("interrupted", ()),
-    128 + signal.SIGPIPE: ("nobody reads standard output", ()),
-    128 + signal.SIGTERM: ("terminated", ()),
+    130: ("interrupted", ()),
+    141: ("nobody reads standard output", ()),
+    143: ("terminated", ()),
 }
 EXIT_CODES = {failure: code for code, (_, failures) in EXITS.items() for failure in failures}
 COMMANDS = {
@@ -4632,25 +4611,13 @@ files:
   once its successor is complete; -n leaves it.
 
 examples:
-"""
-CAPTURE_EXAMPLES = {
-    "screenshot": """\
   cleariflow screenshot example.com -o page.png --full-page
-  cleariflow screenshot example.com example.org -o shots/ --format png
   cleariflow screenshot -i urls.txt -o 'shots/{host}-{number}.webp' -j 4 -n
-  cleariflow screenshot example.com -o chart.png --selector '#chart' --wait-ms 500
+  cleariflow scrape example.com example.org -o pages/ --outputs markdown,links
+  some-program | cleariflow scrape -i - --json --outputs text > texts.jsonl
 
 exit codes, and the codes of errors that end so:
-""",
-    "scrape": """\
-  cleariflow scrape example.com > page.html
-  cleariflow scrape example.com -o page.md --outputs markdown
-  cleariflow scrape -i urls.txt -o pages/ --outputs html,links
-  generate-urls | cleariflow scrape -i - --json --outputs text > texts.jsonl
-
-exit codes, and the codes of errors that end so:
-""",
-}
+"""
 
 
 def help_format(prog: str) -> argparse.HelpFormatter:
@@ -4681,11 +4648,10 @@ def build_parser() -> argparse.ArgumentParser:
     exits = {code: text + bool(names) * f"\n{'':14}{', '.join(names)}" for code, (text, names) in EXITS.items()}
     add_flags(add("serve", "[FLAG ...]").add_argument_group("settings"), Config, flag_settings())
     for name, cls in REQUEST_CLASSES.items():
-        epilog = CAPTURE_EPILOG + CAPTURE_EXAMPLES[name] + listing(exits)
-        command = add(name, "[FLAG ...] URL [URL ...]", epilog=epilog)
+        command = add(name, "[FLAG ...] URL [URL ...]", epilog=CAPTURE_EPILOG + listing(exits))
         add_run_flags(command, name)
         for title, names in FIELD_GROUPS.items():
-            if shown := [field for field in names if field in fields_of(cls)]:
+            if shown := [field for field in names.split() if field in fields_of(cls)]:
                 add_flags(command.add_argument_group(title), cls, shown)
         add_flags(command.add_argument_group("settings"), Config, CAPTURE_SETTINGS)
     command = add("doctor", "[FLAG ...]")
@@ -4780,9 +4746,9 @@ def main(arguments: list[str] | None = None) -> int:
     except BrokenPipeError:
         # Else the interpreter would try once more, and complain.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 128 + signal.SIGPIPE
+        return 141
     except KeyboardInterrupt:
-        return 128 + signal.SIGINT
+        return 130
     return code
 
 
@@ -4861,13 +4827,19 @@ class Target:
         return [*outputs, *(action.name for action in self.request.actions if isinstance(action, Shoot))]
 
     @property
+    def main(self) -> str:
+        """The name of its main output."""
+        if isinstance(self.request, ScreenshotRequest):
+            return PICTURE
+        # The first of `scrape_page`.
+        return min(self.request.outputs, key=lambda name: (name != "html", name == "screenshot"))
+
+    @property
     def extension(self) -> str:
         """Of the main output's file."""
         if isinstance(self.request, ScreenshotRequest):
             return self.request.format
-        # The first of `scrape_page`.
-        main = min(self.request.outputs, key=lambda name: (name != "html", name == "screenshot"))
-        return {"html": "html", "text": "txt", "markdown": "md", "screenshot": "jpeg"}.get(main, "json")
+        return {"html": "html", "text": "txt", "markdown": "md", "screenshot": "jpeg"}.get(self.main, "json")
 
 
 def plan(name: ServiceName, flags: Mapping[str, Any], config: Config) -> list[Target]:
@@ -4879,7 +4851,8 @@ def plan(name: ServiceName, flags: Mapping[str, Any], config: Config) -> list[Ta
     with faults.noted():
         urls = urls_of(flags)
     with faults.noted():
-        given = nested([(key, text) for key, text in flags.items() if text and key.partition(".")[0] in known], cls)
+        texts = [(key, text) for key, text in flags.items() if text is not None and key.partition(".")[0] in known]
+        given = nested(texts, cls)
     with faults.noted():
         check_place(name, flags, len(urls))
         if name == "screenshot" and place not in (None, "-") and not is_folder(place):
@@ -4950,42 +4923,6 @@ def check_format(path: Path, given: dict[str, Any]) -> None:
         raise ValidationError([Fault("-o", f"{path.suffix} contradicts --format {given['format']}")])
 
 
-# Of a name that is made of a URL, in UTF-8: numbers and endings are put to it, and file systems take 255.
-MAX_NAME_BYTES = 100
-# Windows opens devices by these, whatever follows the dot.
-RESERVED_NAME = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\.|$)", re.IGNORECASE)
-
-
-def safe_name(text: str) -> str:
-    """A text as part of a file's name on any file system: letters, digits, `.`, `_`, and `-` for all else."""
-    text = unicodedata.normalize("NFC", text)
-    kept = "".join(one if one in "._" or unicodedata.category(one)[0] in "LMN" else "-" for one in text)
-    kept = re.sub("-+", "-", kept).strip(".-") or "page"
-    if len(kept.encode()) > MAX_NAME_BYTES:
-        digest = hashlib.sha256(text.encode()).hexdigest()[:8]
-        kept = kept.encode()[: MAX_NAME_BYTES - len(digest) - 1].decode(errors="ignore") + f"-{digest}"
-    return f"_{kept}" if RESERVED_NAME.match(kept) else kept
-
-
-def unique(names: Iterable[str], others: Iterable[str]) -> Iterator[str]:
-    """The names, numbered from the second of the same on: no two are one, also with `-` and one of `others` behind.
-
-    Case makes no difference: to some file systems it makes none.
-    """
-    taken: set[str] = set()
-    numbers: Counter[str] = Counter()
-    ends = ["", *(f"-{other}" for other in others)]
-    for name in names:
-        while True:
-            numbers[name] += 1
-            made = f"{name}-{numbers[name]}" if numbers[name] > 1 else name
-            files = {(made + end).casefold() for end in ends}
-            if taken.isdisjoint(files):
-                break
-        taken |= files
-        yield made
-
-
 def with_paths(targets: list[Target], place: str) -> list[Target]:
     """The captures with their files, as `-o` says; makes their folders. Raises ValidationError where it cannot."""
     if "{" not in place and not is_folder(place):
@@ -5007,22 +4944,6 @@ def with_paths(targets: list[Target], place: str) -> list[Target]:
     except OSError as error:
         raise ValidationError([Fault("-o", f"{place!r} cannot be made: {error.strerror}")]) from None
     return [attrs.evolve(target, path=path) for target, path in zip(targets, paths, strict=True)]
-
-
-def write_file(path: Path, data: bytes) -> None:
-    """Write a whole file, or none. Raises OSError."""
-    if path.exists() and not path.is_file():
-        # A pipe or a device, such as /dev/stdout.
-        path.write_bytes(data)
-        return
-    # What a link leads to, not the link.
-    path = path.resolve()
-    partial = path.with_name(f".{os.getpid()}-{path.name}")
-    try:
-        partial.write_bytes(data)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def write_out(data: bytes) -> None:
@@ -5106,7 +5027,7 @@ class Run:
         path, url = target.path, f"{target.request.url}: " if len(self._targets) > 1 else ""
         if self._keeps and path is not None and path.exists():
             self._display.tell(f"{path}: is there already")
-            return {"ok": True, "files": {}, "skipped": True}
+            return {"ok": True, "files": {target.main: str(path)}, "skipped": True}
         made = await self._captured(pool, target)
         if path is not None:
             line = {"ok": True, "files": await self._saved(path, made), "meta": made.meta}
@@ -5142,13 +5063,13 @@ class Run:
                         progress=Progress(functools.partial(self._display.show, target)),
                     )
             except JobFailed as error:
-                if error.code == "browser_lost" and losses < LOSSES_ALLOWED:
+                if not is_tried_again(error, losses, failures, parsed.retries):
+                    raise
+                if error.code == "browser_lost":
                     losses += 1
-                elif error.code in RETRIED_CODES and error.retryable and failures < parsed.retries:
+                else:
                     await trio.sleep(RETRY_DELAYS_S[failures])
                     failures += 1
-                else:
-                    raise
 
     async def _saved(self, path: Path, made: Output) -> dict[str, str]:
         """Write the files of a result; returns their names. Raises JobFailed."""
@@ -5157,7 +5078,7 @@ class Run:
         for name, part in reversed(made.parts.items()):
             file = path if part is made.main else path.with_name(f"{path.stem}-{name}.{part.extension}")
             try:
-                await in_thread(write_file, file, part.data)
+                await in_thread(write_whole, file, part.data)
             except OSError as error:
                 raise JobFailed("internal", f"{file} cannot be written: {error.strerror}") from None
             files[name] = str(file)
@@ -5200,59 +5121,59 @@ class Display:
     """What a person sees on stderr: a line for each end and, on a terminal, a bar with what is under way."""
 
     def __init__(self, count: int, quiet: bool) -> None:
-        self.failed = 0
-        self._quiet, self._count, self._done = quiet, count, 0
-        self._under_way: dict[Target, str] = {}
+        self.failed = self._done = 0
+        self._count, self._quiet = count, quiet
+        self._phases: dict[Target, str] = {}
         self._bar: Any = None
         if sys.stderr.isatty() and not quiet:
+            look: dict[str, Any] = {"width": 20, "bar_template": "\x1b[K[%(bar)s] %(info)s", "show_pos": True}
             self._bar = click.progressbar(
-                length=count,
-                file=sys.stderr,
-                width=20,
-                bar_template="\x1b[K[%(bar)s] %(info)s",
-                show_pos=True,
-                item_show_func=lambda _: self._state(),
+                length=count, file=sys.stderr, item_show_func=lambda _: self._under_way(), **look
             )
 
-    def _state(self) -> str:
+    def _under_way(self) -> str:
         """What the bar says beside its figures, in the room that they leave."""
-        target, phase = next(reversed(self._under_way.items()), (None, ""))
         failed = f"{self.failed} failed  " if self.failed else ""
-        more = f" and {len(self._under_way) - 1} more" if len(self._under_way) > 1 else ""
-        room = shutil.get_terminal_size().columns - 46 - len(failed) - len(more) - len(phase)
-        return f"{failed}{phase} {printable((target.request.url or '') if target else '')[: max(room, 0)]}{more}"
+        if not self._phases:
+            return failed
+        target, phase = next(reversed(self._phases.items()))
+        more = f" and {len(self._phases) - 1} more" if len(self._phases) > 1 else ""
+        room = shutil.get_terminal_size().columns - len(f"{failed}: {phase}{more}") - 2 * len(str(self._count)) - 37
+        address = printable((target.request.url or "").partition("//")[2])
+        return f"{failed}{address[: max(room, 0)]}: {phase}{more}"
 
     def show(self, target: Target, phase: str) -> None:
         """Show the phase that a capture is in."""
-        self._under_way.pop(target, None)
-        self._under_way[target] = phase
+        self._phases.pop(target, None)
+        self._phases[target] = phase
         if self._bar is not None:
             self._bar.render_progress()
 
     def leave(self, target: Target) -> None:
-        """A capture has ended."""
-        self._under_way.pop(target, None)
+        """Count a capture that has ended."""
+        self._phases.pop(target, None)
         self._done += 1
         if self._bar is not None:
             self._bar.update(1)
 
-    def clear(self) -> None:
+    def clear(self, more: str = "") -> None:
         """Take the bar away, until something changes."""
         if self._bar is not None:
-            print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+            print(f"\r\x1b[K{more}", end="", file=sys.stderr, flush=True)
 
     def tell(self, text: str, always: bool = False) -> None:
-        """One line, also when little is to be told if `always`."""
+        """One line; `always`: also when little is to be told."""
         if always or not self._quiet:
             self.clear()
-            print(printable(text), file=sys.stderr, flush=True)
+            # That nobody reads it must not end the captures.
+            with contextlib.suppress(OSError):
+                print(printable(text), file=sys.stderr, flush=True)
 
     def end(self) -> None:
-        """Leave the terminal as it was, and sum up."""
-        if self._bar is not None:
-            print("\r\x1b[K\x1b[?25h", end="", file=sys.stderr, flush=True)
-            if self._count > 1:
-                print(f"{self._done - self.failed} done, {self.failed} failed, of {self._count}", file=sys.stderr)
+        """Leave the terminal as it was, and sum up there."""
+        self.clear("\x1b[?25h")
+        if self._bar is not None and self._count > 1:
+            self.tell(f"{self._done - self.failed} done, {self.failed} failed, of {self._count}")
 
 
 if __name__ == "__main__":

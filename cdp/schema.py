@@ -34,6 +34,9 @@ _PLAIN: Mapping[Any, Schema] = {
         "additionalProperties": {"type": "string", "pattern": f"^{HEADER_VALUE.pattern}$"},
     },
 }
+# `a=b; c=d`: between semicolons there is a pair, or nothing.
+_PAIR = r"\s*(?:[^\s;=\u0000][^;=\u0000]*=[^;\u0000]*)?"
+_COOKIES: Schema = {"type": "string", "pattern": f"^{_PAIR}(?:;{_PAIR})*$"}
 _LENGTHS = {
     "string": ("minLength", "maxLength"),
     "array": ("minItems", "maxItems"),
@@ -44,6 +47,29 @@ _LENGTHS = {
 def ref(name: str) -> Schema:
     """A component."""
     return {"$ref": f"#/components/schemas/{name}"}
+
+
+def shape(given: Any) -> Schema:
+    """A schema in short.
+
+    A type (`string?`: or null), the name of another schema, `[X]` for a list of X, `[X, Y]` for one of several texts,
+    `(X, Y)` for one of several schemas, or an object by its members, several in one text, of which `X?` may be missing.
+    """
+    match given:
+        case dict():
+            members = {name: shape(value) for names, value in given.items() for name in names.split()}
+            properties = {name.removesuffix("?"): schema for name, schema in members.items()}
+            required = [name for name in members if name in properties]
+            return {"type": "object", "properties": properties, "required": required}
+        case tuple():
+            return {"anyOf": [shape(one) for one in given]}
+        case [item]:
+            return {"type": "array", "items": shape(item)}
+        case list():
+            return {"type": "string", "enum": given}
+    if given[0].isupper():
+        return ref(given)
+    return {"type": [given[:-1], "null"] if given.endswith("?") else given}
 
 
 class Schemas:
@@ -73,7 +99,7 @@ class Schemas:
             one = [self.of(fields_of(WaitFor)["selector"]), self.of(WaitFor)]
             return _either(*one, {"type": "array", "items": _either(*one)})
         if kind == tuple[Cookie, ...]:
-            return _either(TEXT, {"type": "array", "items": self.of(Cookie)})
+            return _either(_COOKIES, {"type": "array", "items": self.of(Cookie)})
         match get_origin(kind):
             case origin if origin is Annotated:
                 return self._annotated(*arms)
@@ -133,6 +159,9 @@ class Schemas:
                 properties[field.name]["default"] = _default(field.default)
         for name in properties.keys() & self._ceilings.keys():
             properties[name].setdefault("maximum", self._ceilings[name])
+            if properties[name].get("default", 0) > properties[name]["maximum"]:
+                # It is refused: the client must give one.
+                del properties[name]["default"]
         if issubclass(cls, Step):
             names = get_args(kinds["type"])
             properties["type"] = _choice(

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
+import pty
+import re
 import signal
 import socket
 import subprocess
@@ -12,13 +15,14 @@ import sys
 import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from io import BytesIO
+from io import BytesIO, StringIO
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
 import trio
+import trio.testing
 from PIL import Image
 
 import cdp
@@ -28,6 +32,11 @@ from cdp.options import Auth, Clip, Cookie, Geolocation, Resize, Viewport, Wait,
 from cdp.scrape import Part
 from cdp.validation import fields_of
 from cleariflow import (
+    COMMANDS,
+    ERROR_CODES,
+    EXIT_CODES,
+    EXITS,
+    KEY_ACTIONS,
     REQUEST_CLASSES,
     Config,
     JobFailed,
@@ -49,6 +58,14 @@ class Captured(list[tuple[Request, dict[str, Any]]]):
 
     parts: dict[str, Part]
     fault: Exception | None = None
+    faults: dict[str, Exception]
+    """By the paths of URLs."""
+    alone = 0
+    """Browsers that were asked for one page only."""
+
+    @property
+    def urls(self) -> list[str | None]:
+        return [request.url for request, _ in self]
 
 
 @pytest.fixture
@@ -56,11 +73,17 @@ def captured(monkeypatch: pytest.MonkeyPatch) -> Captured:
     """Captures without a browser."""
     captured = Captured()
     captured.parts = {"image": Part(b"DATA", "image/png")}
+    captured.faults = {}
     settings: dict[str, Any] = {}
 
     class FakePool:
         open_page = None
         available = True
+
+        @asynccontextmanager
+        async def alone(self) -> AsyncIterator[None]:
+            captured.alone += 1
+            yield
 
         def give_up(self) -> None:
             pass
@@ -77,8 +100,9 @@ def captured(monkeypatch: pytest.MonkeyPatch) -> Captured:
 
     async def attempt(open_page: object, parsed: Request, **others: Any) -> Output:
         captured.append((parsed, settings | others))
-        if captured.fault is not None:
-            raise captured.fault
+        fault = captured.faults.get((parsed.url or "").rpartition("/")[2], captured.fault)
+        if fault is not None:
+            raise fault
         meta = {"width": 1, "height": 2, "elapsed_ms": 3, "warnings": ["a warning"]}
         return Output(captured.parts, meta)
 
@@ -87,6 +111,7 @@ def captured(monkeypatch: pytest.MonkeyPatch) -> Captured:
     monkeypatch.setattr(cleariflow, "attempt", attempt)
     # The handlers of this process are pytest's.
     monkeypatch.setattr(cleariflow, "set_up_logging", lambda *_: None)
+    monkeypatch.setattr(cleariflow, "RETRY_DELAYS_S", (0.0,) * 5)
     return captured
 
 
@@ -155,23 +180,63 @@ def test_scrape_has_the_flags_of_both(captured: Captured, field: str, flag: str,
     assert getattr(only(captured), field.partition(".")[0]) == value
 
 
-@pytest.mark.parametrize(
-    ("service", "name"), [(service, name) for service, cls in REQUEST_CLASSES.items() for name in fields_of(cls)]
-)
-def test_every_field_of_a_request_is_a_flag(
-    service: ServiceName, name: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    with pytest.raises(SystemExit) as caught:
-        main([service, "--help"])
-    shown = capsys.readouterr().out
+def shown_help(*arguments: str) -> str:
+    """What the program prints of a help text, 80 columns wide."""
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(StringIO()) as shown:
+        patch.setenv("COLUMNS", "80")
+        with pytest.raises(SystemExit) as caught:
+            main([*arguments, "--help"])
     assert caught.value.code == 0
-    if name == "url":
-        assert "URL" in shown
-    elif name == "api_key":
-        # There is nobody to show it to.
-        assert "--api-key" not in shown
-    else:
-        assert f"--{name.replace('_', '-')}" in shown
+    return shown.getvalue()
+
+
+@pytest.mark.parametrize("service", REQUEST_CLASSES)
+def test_help_has_every_field_once(service: ServiceName) -> None:
+    # A flag begins its line.
+    flags = re.findall(r"^  (?:-\w \w+, )?--([a-z_.-]+)", shown_help(service), re.MULTILINE)
+    fields = [name.replace("_", "-") for name in fields_of(REQUEST_CLASSES[service]) if name not in ("url", "api_key")]
+    assert {name: flags.count(name) for name in fields} == dict.fromkeys(fields, 1)
+
+
+@pytest.mark.parametrize("service", REQUEST_CLASSES)
+def test_help_has_no_api_key(service: ServiceName) -> None:
+    # There is nobody to show it to.
+    assert "--api-key" not in shown_help(service)
+
+
+HELP_TEXTS = [(), *((command,) for command in COMMANDS), *(("keys", action) for action in KEY_ACTIONS)]
+
+
+@pytest.mark.parametrize("arguments", HELP_TEXTS, ids=" ".join)
+def test_help_fits_the_terminal(arguments: tuple[str, ...]) -> None:
+    assert [line for line in shown_help(*arguments).splitlines() if len(line) > 80] == []
+
+
+def test_help_names_every_command() -> None:
+    assert [command for command in COMMANDS if f"\n  {command} " not in shown_help()] == []
+
+
+@pytest.mark.parametrize("service", REQUEST_CLASSES)
+def test_help_of_captures_has_every_exit_code(service: ServiceName) -> None:
+    told = shown_help(service).partition("exit codes")[2]
+    assert re.findall(r"^  (\d+) ", told, re.MULTILINE) == [str(code) for code in EXITS]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (("screenshot",), "the picture's encoding (default: jpeg)"),
+        (("screenshot",), "of jpeg and webp, 80 by default (1 to 100)"),
+        (("screenshot",), "--full-page               the whole page"),
+        (("serve",), "queued jobs; more are refused with 429 (1 to 1,000,000; default: 10000)"),
+    ],
+)
+def test_help_tells_limits_and_defaults(arguments: tuple[str, ...], text: str) -> None:
+    assert text in re.sub(r"\n {20,}", " ", shown_help(*arguments))
+
+
+def test_every_exit_code_of_a_failure_is_of_a_known_one() -> None:
+    assert EXIT_CODES.keys() <= {*ERROR_CODES, "no_browser"}
 
 
 def test_transparent_is_a_flag(captured: Captured) -> None:
@@ -203,8 +268,18 @@ def test_boolean_flag_leaves_the_url_alone(captured: Captured) -> None:
 
 
 def test_underscores_may_stand_for_dashes(captured: Captured) -> None:
-    assert main(["scrape", "a.b", "--wait_ms", "5"]) == 0
-    assert only(captured).wait_ms == 5
+    assert main(["scrape", "a.b", "--wait_ms", "5", "--viewport.device_scale_factor=2", "--viewport.mobile"]) == 0
+    assert (only(captured).wait_ms, only(captured).viewport.device_scale_factor) == (5, 2)
+
+
+def test_words_of_a_list_may_be_written_with_commas(captured: Captured) -> None:
+    assert main(["scrape", "a.b", "--block-resources", "image,font"]) == 0
+    assert only(captured).block_resources == ("image", "font")
+
+
+def test_urls_may_stand_around_flags(captured: Captured) -> None:
+    assert main(["scrape", "a.b", "--json", "c.d", "--javascript", "false", "e.f"]) == 0
+    assert sorted(map(str, captured.urls)) == ["https://a.b/", "https://c.d/", "https://e.f/"]
 
 
 def test_html_needs_no_url(captured: Captured) -> None:
@@ -294,12 +369,206 @@ def test_summary_and_warnings_go_to_standard_error(
     assert shown.err.splitlines() == ["warning: a warning", f"{file}: image/png, 1 x 2 px, 4 bytes, 3 ms"]
 
 
-@pytest.mark.parametrize("place", ["no-such-folder/x.png", "."])
-def test_output_that_cannot_be_written_is_a_fault(
-    captured: Captured, tmp_path: Path, capsys: pytest.CaptureFixture[str], place: str
+def test_output_in_no_folder_is_a_fault(captured: Captured, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["screenshot", "a.b", "-o", f"{tmp_path}/no-such-folder/x.png"]) == 2
+    assert capsys.readouterr().err.endswith("cannot be written: there is no such folder\n")
+    assert captured == []
+
+
+def test_output_that_cannot_be_written_is_told(
+    captured: Captured, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["screenshot", "a.b", "-o", f"{tmp_path}/{place}"]) in (1, 2)
-    assert capsys.readouterr().err.startswith("cleariflow: ")
+    (tmp_path / "a.b.jpeg").mkdir()
+    assert main(["screenshot", "a.b", "-o", f"{tmp_path}/"]) == 1
+    assert capsys.readouterr().err == f"cleariflow: {tmp_path}/a.b.jpeg cannot be written: Is a directory\n"
+
+
+# ---- Several URLs ----------------------------------------------------------------------------------------------------
+
+SEVERAL = ["a.b/c", "a.b/d/", "http://a.b/c"]
+
+
+def files(folder: Path) -> list[str]:
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+
+
+@pytest.mark.parametrize(
+    ("place", "names"),
+    [
+        ("new/folder/", ["new/folder/a.b-c-2.webp", "new/folder/a.b-c.webp", "new/folder/a.b-d.webp"]),
+        (".", ["a.b-c-2.webp", "a.b-c.webp", "a.b-d.webp"]),
+        ("{host}/{number}", ["a.b/1.webp", "a.b/2.webp", "a.b/3.webp"]),
+        ("x-{host}.webp", ["x-a.b-2.webp", "x-a.b-3.webp", "x-a.b.webp"]),
+        ("{name}.webp", ["a.b-c-2.webp", "a.b-c.webp", "a.b-d.webp"]),
+    ],
+)
+def test_files_are_named_by_their_urls(captured: Captured, tmp_path: Path, place: str, names: list[str]) -> None:
+    assert main(["screenshot", *SEVERAL, "-o", f"{tmp_path}/{place}", "--format", "webp"]) == 0
+    assert files(tmp_path) == names
+
+
+@pytest.mark.parametrize(
+    ("outputs", "names"),
+    [
+        ("html", ["document.html"]),
+        ("links,markdown", ["document-markdown.md", "document.json"]),
+        ("screenshot,text", ["document-screenshot.jpeg", "document.txt"]),
+    ],
+)
+def test_ending_is_that_of_the_main_output(captured: Captured, tmp_path: Path, outputs: str, names: list[str]) -> None:
+    every = {
+        "html": Part(b"", "text/html; charset=utf-8"),
+        "text": Part(b"", "text/plain; charset=utf-8"),
+        "links": Part(b"", "application/json; charset=utf-8"),
+        "markdown": Part(b"", "text/markdown; charset=utf-8"),
+        "screenshot": Part(b"", "image/jpeg"),
+    }
+    wanted = sorted(outputs.split(","), key=lambda name: name == "screenshot")
+    captured.parts = {name: every[name] for name in wanted}
+    assert main(["scrape", "--html", "<p>", "-o", f"{tmp_path}/", "--outputs", outputs]) == 0
+    assert files(tmp_path) == names
+
+
+def test_numbers_are_as_wide_as_the_largest(captured: Captured, tmp_path: Path) -> None:
+    assert main(["scrape", *["a.b"] * 10, "-o", f"{tmp_path}/{{number}}.html"]) == 0
+    assert (files(tmp_path)[0], files(tmp_path)[-1]) == ("01.html", "10.html")
+
+
+def test_urls_come_from_a_file(captured: Captured, tmp_path: Path) -> None:
+    file = tmp_path / "urls.txt"
+    file.write_text("\ufeff# a comment\na.b/1\n\n  # a comment\n  a.b/2#fragment  \r\n")
+    assert main(["scrape", "a.b/0", "-i", str(file), "--json", "-j", "1"]) == 0
+    assert captured.urls == ["https://a.b/0", "https://a.b/1", "https://a.b/2#fragment"]
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [(None, "cannot be read: No such file"), (b"# nothing\n", "has no URL"), (b"a.b\n\xff", "it is not UTF-8")],
+)
+def test_file_without_urls_is_a_fault(
+    captured: Captured, tmp_path: Path, capsys: pytest.CaptureFixture[str], content: bytes | None, reason: str
+) -> None:
+    if content is not None:
+        (tmp_path / "urls").write_bytes(content)
+    assert main(["scrape", "--urls", str(tmp_path / "urls")]) == 2
+    assert reason in capsys.readouterr().err
+
+
+def test_so_many_captures_are_made_at_once(captured: Captured, monkeypatch: pytest.MonkeyPatch) -> None:
+    inner, at_once, most = cleariflow.attempt, 0, 0
+
+    async def attempt(*arguments: Any, **others: Any) -> Output:
+        nonlocal at_once, most
+        at_once += 1
+        most = max(most, at_once)
+        await trio.testing.wait_all_tasks_blocked()
+        at_once -= 1
+        return await inner(*arguments, **others)
+
+    monkeypatch.setattr(cleariflow, "attempt", attempt)
+    assert main(["scrape", *["a.b"] * 5, "--json", "--jobs", "3"]) == 0
+    assert (most, len(captured)) == (3, 5)
+
+
+def test_existing_file_is_replaced(captured: Captured, tmp_path: Path) -> None:
+    (tmp_path / "a.b.jpeg").write_bytes(b"old")
+    assert main(["screenshot", "a.b", "-o", f"{tmp_path}/"]) == 0
+    assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"DATA"]
+
+
+def test_existing_file_may_be_left(captured: Captured, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "a.b.jpeg").write_bytes(b"old")
+    assert main(["screenshot", "a.b", "c.d", "-o", f"{tmp_path}/", "-n", "--json", "-q", "-j", "1"]) == 0
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"a.b.jpeg": b"old", "c.d.jpeg": b"DATA"}
+    assert json.loads(capfd.readouterr().out.splitlines()[0]) == {
+        "url": "https://a.b/",
+        "ok": True,
+        "files": {"image": f"{tmp_path}/a.b.jpeg"},
+        "skipped": True,
+    }
+
+
+def test_json_has_the_results_without_a_place(captured: Captured, capfd: pytest.CaptureFixture[str]) -> None:
+    captured.faults = {"bad": JobFailed("timeout", "timeout after 5 ms")}
+    assert main(["screenshot", "a.b/good", "a.b/bad", "--json", "-j", "1"]) == 4
+    good, bad = map(json.loads, capfd.readouterr().out.splitlines())
+    assert good == {
+        "url": "https://a.b/good",
+        "ok": True,
+        "image_base64": "REFUQQ==",
+        "content_type": "image/png",
+        "meta": {"width": 1, "height": 2, "elapsed_ms": 3, "warnings": ["a warning"]},
+    }
+    error = {"code": "timeout", "message": "timeout after 5 ms"}
+    assert bad == {"url": "https://a.b/bad", "ok": False, "error": error}
+
+
+def test_json_has_the_files_with_a_place(captured: Captured, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    captured.parts = PARTS
+    assert main(["scrape", "http://u:p@x.y", "-o", str(tmp_path / "x.html"), "--json"]) == 0
+    (line,) = map(json.loads, capfd.readouterr().out.splitlines())
+    assert (line["url"], line["ok"], line["meta"]["elapsed_ms"]) == ("http://x.y/", True, 3)
+    names = {"html": "x.html", "links": "x-links.json", "a.b": "x-a.b.png"}
+    assert line["files"] == {name: f"{tmp_path}/{file}" for name, file in names.items()}
+
+
+def test_each_failure_names_its_url(captured: Captured, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    captured.faults = {"1": JobFailed("timeout", "timeout after 5 ms"), "2": JobFailed("internal", "no\x1b[2J luck")}
+    assert main(["scrape", "a.b/1", "a.b/2", "a.b/3", "-o", f"{tmp_path}/", "-q", "-j", "1"]) == 1
+    assert capsys.readouterr().err.splitlines() == [
+        "cleariflow: https://a.b/1: timeout after 5 ms",
+        "cleariflow: https://a.b/2: no\\x1b[2J luck",
+    ]
+    assert files(tmp_path) == ["a.b-3.html"]
+
+
+def test_failure_that_is_a_bug_costs_its_own_capture(
+    captured: Captured, tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    captured.faults = {"1": ZeroDivisionError("a bug")}
+    assert main(["scrape", "a.b/1", "a.b/2", "-o", f"{tmp_path}/", "-j", "1"]) == 1
+    assert "internal error" in capsys.readouterr().err
+    assert [record.exc_info[0] for record in caplog.records if record.exc_info] == [ZeroDivisionError]
+    assert files(tmp_path) == ["a.b-2.html"]
+
+
+def test_missing_browser_is_told_once(captured: Captured, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    captured.fault = LaunchError("no Chromium was found: install one")
+    assert main(["scrape", "a.b/1", "a.b/2", "-o", f"{tmp_path}/"]) == 6
+    assert capsys.readouterr().err == "cleariflow: no Chromium was found: install one\n"
+
+
+@pytest.mark.parametrize(
+    ("faults", "code"),
+    [
+        (["navigation_failed", "http_error", "not_a_page"], 3),
+        (["timeout", "timeout"], 4),
+        (["blocked_target"], 5),
+        (["browser_lost"], 6),
+        (["selector_not_found", "action_failed", "script_error"], 7),
+        (["invalid_request"], 2),
+        (["too_large", "page_crashed", "internal"], 1),
+        (["timeout", "blocked_target"], 1),
+        ([], 0),
+    ],
+)
+def test_exit_code_is_of_the_kind_of_failure(captured: Captured, faults: list[str], code: int) -> None:
+    captured.faults = {str(number): JobFailed(fault, "it failed") for number, fault in enumerate(faults)}
+    urls = [f"a.b/{number}" for number in range(len(faults))]
+    assert main(["scrape", *urls, "a.b/good", "--json", "-q"]) == code
+
+
+@pytest.mark.parametrize(("retries", "attempts"), [("0", 1), ("2", 3)])
+def test_retries_are_made(captured: Captured, retries: str, attempts: int) -> None:
+    captured.fault = JobFailed("timeout", "timeout after 5 ms")
+    assert main(["scrape", "a.b", "--retries", retries]) == 4
+    assert len(captured) == attempts
+
+
+def test_lost_browser_costs_no_retry(captured: Captured) -> None:
+    captured.fault = JobFailed("browser_lost", "the browser ended")
+    assert main(["scrape", "a.b"]) == 6
+    assert (len(captured), captured.alone) == (4, 2)
 
 
 # ---- Faults ----------------------------------------------------------------------------------------------------------
@@ -318,6 +587,45 @@ def test_output_that_cannot_be_written_is_a_fault(
                 "cleariflow: timeout_ms: must be an integer, not a text",
             ],
         ),
+        (
+            [
+                "scrape",
+                "a.b",
+                "--fromat=png",
+                "--time-out",
+                "5",
+                "ftp://a.b",
+                "--wait-ms",
+                "x",
+                "-j",
+                "0",
+                "-o",
+                "{nam}",
+            ],
+            [
+                "cleariflow: --fromat: unknown flag",
+                "cleariflow: --time-out: unknown flag; did you mean --timeout-ms?",
+                "cleariflow: --workers (CLEARIFLOW_WORKERS): must be at least 1 and at most 256, not 0",
+                "cleariflow: -o: {nam} is unknown: {name}, {host} and {number} are known",
+                "cleariflow: URL 2: scheme 'ftp' is not allowed; http and https are",
+                "cleariflow: wait_ms: must be an integer, not a text",
+            ],
+        ),
+        (
+            ["scrape", "a.b", "c.d"],
+            [
+                "cleariflow: -o: is required for several URLs: a folder (-o results/) or a pattern (-o "
+                "'{host}-{number}.png')"
+            ],
+        ),
+        (
+            ["scrape", "a.b", "c.d", "-o", "x.html"],
+            ["cleariflow: -o: 'x.html' is one file: a folder ends with a slash, and a pattern has {name} or {number}"],
+        ),
+        (["screnshot", "a.b"], ["cleariflow: there is no such command; did you mean screenshot?"]),
+        (["print"], [f"cleariflow: there is no such command; there are {', '.join(COMMANDS)}"]),
+        (["serve", "a.b"], ["cleariflow: serve takes no further arguments"]),
+        (["--prot", "5"], ["cleariflow: --prot: unknown flag; did you mean --port?"]),
         (
             ["screenshot", "a.b", "-o", "x.jpg", "--transparent"],
             ["cleariflow: format: jpeg has no transparency: ask for png or webp"],
@@ -342,31 +650,43 @@ def test_fault_is_told_and_the_exit_code_is_2(
         ["scrape", "a.b", "--nonsense"],
         ["scrape", "a.b", "--quality", "5"],
         ["scrape", "a.b", "--port", "5"],
-        ["scrape", "a.b", "c.d"],
         ["scrape", "a.b", "--timeout", "5"],
-        ["print", "a.b"],
         ["--disk-quota", "5"],
         ["--api-key", "x"],
-        ["keys", "make"],
-        ["keys"],
         ["--wait-ms", "5"],
-        ["serve", "a.b"],
     ],
 )
-def test_unknown_flag_or_command_is_refused(captured: Captured, arguments: list[str]) -> None:
+def test_unknown_flag_is_refused(captured: Captured, capsys: pytest.CaptureFixture[str], arguments: list[str]) -> None:
+    assert main(arguments) == 2
+    assert "unknown flag" in capsys.readouterr().err
+    assert captured == []
+
+
+@pytest.mark.parametrize("arguments", [["keys", "make"], ["keys"], ["scrape", "a.b", "--wait-ms"]])
+def test_what_argparse_refuses_is_wrong_usage(captured: Captured, arguments: list[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         main(arguments)
     assert caught.value.code == 2
 
 
+def test_line_of_a_wrong_url_is_told(captured: Captured, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "urls").write_text("a.b\n\nhttp://user:secret@\nx y\n")
+    assert main(["scrape", "-i", str(tmp_path / "urls"), "--json"]) == 2
+    told = capsys.readouterr().err
+    assert re.findall("--urls line ([0-9])", told) == ["3", "4"]
+    assert "secret" not in told
+
+
 @pytest.mark.parametrize(
-    "fault", [JobFailed("timeout", "timeout after 5 ms"), LaunchError("no Chromium was found")], ids=["job", "launch"]
+    ("fault", "code"),
+    [(JobFailed("timeout", "timeout after 5 ms"), 4), (LaunchError("no Chromium was found"), 6)],
+    ids=["job", "launch"],
 )
-def test_failed_capture_is_told_and_the_exit_code_is_1(
-    captured: Captured, tmp_path: Path, capsys: pytest.CaptureFixture[str], fault: Exception
+def test_failed_capture_is_told_and_leaves_nothing(
+    captured: Captured, tmp_path: Path, capsys: pytest.CaptureFixture[str], fault: Exception, code: int
 ) -> None:
     captured.fault = fault
-    assert main(["screenshot", "a.b", "-o", str(tmp_path / "x.png")]) == 1
+    assert main(["screenshot", "a.b", "-o", str(tmp_path / "x.png")]) == code
     assert capsys.readouterr().err == f"cleariflow: {fault}\n"
     assert not (tmp_path / "x.png").exists()
 
@@ -526,20 +846,20 @@ async def test_screenshot_on_standard_output_is_a_picture(site: Site) -> None:
 
 async def test_loopback_is_blocked_without_a_flag(site: Site) -> None:
     done = await run("scrape", site.url("/ok"))
-    assert (done.returncode, done.stdout, site.requests) == (1, b"", [])
+    assert (done.returncode, done.stdout, site.requests) == (5, b"", [])
     assert done.stderr.startswith(b"cleariflow: blocked target")
 
 
 async def test_failed_capture_shows_no_traceback(site: Site) -> None:
     done = await run("scrape", site.url("/reset"), *NETWORK)
-    assert (done.returncode, done.stderr) == (1, b"cleariflow: navigation failed: net::ERR_CONNECTION_RESET\n")
+    assert (done.returncode, done.stderr) == (3, b"cleariflow: navigation failed: net::ERR_CONNECTION_RESET\n")
 
 
 async def test_missing_browser_says_what_to_do(tmp_path: Path) -> None:
     done = await run("scrape", "a.b", "--browser", str(tmp_path / "no-browser"))
-    assert done.returncode == 1
+    assert (done.returncode, len(done.stderr.splitlines())) == (6, 1)
     assert b"no-browser" in done.stderr
-    assert b"Traceback" not in done.stderr
+    assert b"apt install" in done.stderr
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["-h"], ["serve", "--help"]])
@@ -547,6 +867,78 @@ async def test_help_is_shown(arguments: list[str]) -> None:
     done = await run(*arguments)
     assert (done.returncode, done.stderr) == (0, b"")
     assert b"usage: cleariflow" in done.stdout
+
+
+async def test_urls_of_standard_input_are_captured_on_one_browser(site: Site, tmp_path: Path) -> None:
+    urls = [site.url(path) for path in ("/ok", "/reset", "/tall", "/ok?again")]
+    command = [sys.executable, str(PROGRAM), "screenshot", "-i", "-", "-o", f"{tmp_path}/", "--format", "png", "--json"]
+    with trio.fail_after(40):
+        done = await trio.run_process(
+            [*command, *NETWORK], stdin="\n".join(urls).encode(), capture_stdout=True, capture_stderr=True, check=False
+        )
+    lines = {line["url"]: line for line in map(json.loads, done.stdout.splitlines())}
+    assert (done.returncode, lines.keys()) == (3, set(urls))
+    assert lines[urls[1]]["error"]["code"] == "navigation_failed"
+    host = urls[0].removeprefix("http://").removesuffix("/ok").replace(":", "-")
+    assert files(tmp_path) == [f"{host}-{end}.png" for end in ("ok-again", "ok", "tall")]
+    assert lines[urls[3]]["files"] == {"image": f"{tmp_path}/{host}-ok-again.png"}
+    assert {path.read_bytes()[:4] for path in tmp_path.iterdir()} == {b"\x89PNG"}
+    # One line each, and no bar where stderr is no terminal.
+    assert len(done.stderr.splitlines()) == 4
+    assert b"\r" not in done.stderr
+
+
+def read_terminal(ours: int) -> bytes:
+    """All that is shown until nobody has the terminal open."""
+    shown = b""
+    with os.fdopen(ours, "rb", buffering=0) as terminal, contextlib.suppress(OSError):
+        # EIO is its end.
+        while chunk := terminal.read(4096):
+            shown += chunk
+    return shown
+
+
+async def test_bar_is_on_a_terminal(site: Site, tmp_path: Path) -> None:
+    ours, theirs = pty.openpty()
+    command = [sys.executable, str(PROGRAM), "scrape", site.url("/ok"), site.url("/reset"), "-o", f"{tmp_path}/"]
+    with trio.fail_after(40):
+        process = await trio.lowlevel.open_process([*command, *NETWORK], stderr=theirs)
+        os.close(theirs)
+        shown = await trio.to_thread.run_sync(read_terminal, ours)
+        assert await process.wait() == 3
+    assert b"0/2" in shown
+    assert b"/ok: navigate" in shown
+    assert b"1/2" in shown
+    # The cursor is back.
+    assert b"\x1b[?25l" not in shown.rpartition(b"\x1b[?25h")[2]
+    assert shown.endswith(b"1 done, 1 failed, of 2\r\n")
+
+
+def test_captures_go_on_when_nobody_reads_what_is_told(
+    captured: Captured, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours, theirs = os.pipe()
+    os.close(ours)
+    code = None
+    # Closing it fails, too.
+    with contextlib.suppress(BrokenPipeError), open(theirs, "w") as nobody:
+        monkeypatch.setattr(sys, "stderr", nobody)
+        code = main(["scrape", "a.b/1", "a.b/2", "-o", f"{tmp_path}/"])
+    assert (code, files(tmp_path)) == (0, ["a.b-1.html", "a.b-2.html"])
+
+
+async def test_end_of_the_reader_ends_quietly(site: Site) -> None:
+    ours, theirs = os.pipe()
+    os.close(ours)
+    command = [sys.executable, str(PROGRAM), "scrape", site.url("/ok"), site.url("/never"), "--json", "-q", *NETWORK]
+    with os.fdopen(theirs, "wb") as pipe, trio.fail_after(40):
+        done = await trio.run_process(command, stdout=pipe, capture_stderr=True, check=False)
+    assert (done.returncode, done.stderr) == (141, b"")
+
+
+async def test_scrape_by_plain_fetches_needs_no_browser(site: Site, tmp_path: Path) -> None:
+    done = await run("scrape", site.url("/ok"), "--render", "false", "--browser", str(tmp_path / "none"), *NETWORK)
+    assert (done.returncode, OK_TEXT in done.stdout.decode()) == (0, True)
 
 
 async def test_interrupted_capture_leaves_nothing(site: Site, tmp_path: Path) -> None:
@@ -586,11 +978,19 @@ def test_name_that_lies_about_the_format_is_a_fault(
     assert reason in capsys.readouterr().err
 
 
-async def test_terminated_capture_leaves_nothing(site: Site, tmp_path: Path) -> None:
-    command = [sys.executable, str(PROGRAM), "scrape", site.url("/never"), *NETWORK]
-    process = await trio.lowlevel.open_process(command, env=os.environ | {"TMPDIR": str(tmp_path)})
+async def test_terminated_run_leaves_whole_files_only(site: Site, tmp_path: Path) -> None:
+    out, temporary = tmp_path / "out", tmp_path / "temporary"
+    temporary.mkdir()
+    urls = [site.url("/ok"), site.url("/never"), site.url("/never?again")]
+    command = [sys.executable, str(PROGRAM), "scrape", *urls, "-o", f"{out}/", "-j", "3", *NETWORK]
+    environment = os.environ | {"TMPDIR": str(temporary)}
+    process = await trio.lowlevel.open_process(command, stderr=subprocess.PIPE, env=environment)
+    assert process.stderr is not None
     with trio.fail_after(40):
+        # It tells of the first.
+        assert b"text/html" in await process.stderr.receive_some()
         await site.seen("/never")
         process.terminate()
         await process.wait()
-    assert (process.returncode, list(tmp_path.iterdir())) == (143, [])
+    assert (process.returncode, list(temporary.iterdir())) == (143, [])
+    assert [OK_TEXT in path.read_text() for path in out.iterdir()] == [True]

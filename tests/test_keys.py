@@ -321,7 +321,7 @@ async def test_job_and_result_need_its_id_only(keyed: Api, anna: str) -> None:
     assert (await keyed.get(f"/v1/jobs/{job_id}/result")).status_code == 200
 
 
-@pytest.mark.parametrize("path", ["/livez", "/readyz"])
+@pytest.mark.parametrize("path", ["/livez", "/readyz", "/metrics"])
 async def test_health_needs_no_key(keyed: Api, path: str) -> None:
     assert (await keyed.get(path)).status_code == 200
 
