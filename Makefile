@@ -28,9 +28,10 @@ FONTS := fonts-liberation=truetype/liberation*/LiberationSans-Regular.ttf \
          fonts-noto-cjk=opentype/noto/NotoSansCJK-Regular.ttc \
          fonts-noto-color-emoji=truetype/noto/NotoColorEmoji.ttf
 # Debian package = its command: what tests run beside the service, and what only slow ones do (they build the image and
-# run it, check the systemd unit, put nginx in front).
+# run it, check the systemd unit, put proxies in front).
 TOOLS := curl=curl
-SLOW_TOOLS := buildah=buildah podman=podman runc=runc debootstrap=debootstrap systemd=systemd-analyze nginx-light=nginx
+SLOW_TOOLS := buildah=buildah podman=podman runc=runc debootstrap=debootstrap systemd=systemd-analyze \
+              nginx-light=nginx caddy=caddy
 
 # Shell functions that the recipes below begin with. apt_install PACKAGE...: quiet when it works, all of apt's output
 # when not; fails with what to do where there is no apt or no right to use it.
@@ -128,8 +129,8 @@ check: $(VENV)/.dev
 		exit 1
 	fi
 
-# The versions that the tests ran with. Compiled parts are dropped: who has some works without. Byte code saves 1 s of each
-# start, for the Python that made it; another one reads the sources beside it.
+# The versions that .venv has. Compiled parts are dropped: what has some works without. Byte code saves 1 s of each start
+# of the Python that made it; another one reads the sources beside it.
 pyz: $(VENV)/.run
 	@rm -rf build/pyz
 	mkdir -p build
@@ -153,7 +154,8 @@ dist: $(VENV)/.ship
 	@$(BIN)/python -m build --outdir dist .
 
 clean:
-	@rm -rf $(VENV) build dist cleariflow.pyz *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage .coverage.*
+	@rm -rf $(VENV) build dist cleariflow.pyz *.egg-info
+	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage .coverage.*
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # A browser is a must; without a font only pictures of its letters differ. chromium-sandbox is 0.1 MB and the sandbox of

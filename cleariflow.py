@@ -22,8 +22,8 @@
 """Cleariflow: a self-hosted service that turns web pages into pictures and documents.
 
     python cleariflow.py                                    serve on http://127.0.0.1:8000
-    python cleariflow.py screenshot URL -o page.png         one picture, no server
-    python cleariflow.py scrape URL                         one document, no server
+    python cleariflow.py screenshot URL -o page.png         pictures, without a server
+    python cleariflow.py scrape URL                         documents, without a server
     async with cleariflow.open_service(config) as service:  inside any trio program
 
 The life of a job: a request is parsed into a frozen value (every fault named), becomes a `Job` in state `queued`, is
@@ -43,7 +43,7 @@ Invariants
 
 Sections: constants, errors, configuration, requests, jobs and transitions, policies, keys, schedule, journal file,
 journal storage, store, attempt, events, service, HTTP messages, HTTP handlers, openapi, HTTP application, HTTP server,
-command line.
+doctor, captures without a server, command line.
 """
 
 from __future__ import annotations
@@ -2650,13 +2650,12 @@ class Service:
         """
         if not job.ended:
             raise ServiceError("not_ended", f"the job is {job.state}: it can be retried when it has ended")
-        others = [Fault(f"request.{name}", "was not wiped: it stays as it was") for name in given if name not in job.wiped]
-        if others:
+        wiped, stays = set(job.wiped), "was not wiped: it stays as it was"
+        if others := [Fault(f"request.{name}", stays) for name in given if name not in wiped]:
             raise ValidationError(others)
-        missing = [name for name in job.wiped if name not in given]
-        if missing:
-            text = "was wiped when the job ended: give it anew"
-            raise ValidationError([Fault(f"request.{name}", text) for name in missing], code="conflict")
+        gone = "was wiped when the job ended: give it anew"
+        if missing := [Fault(f"request.{name}", gone) for name in job.wiped if name not in given]:
+            raise ValidationError(missing, code="conflict")
         return await self.submit(job.service, job.request | dict(given), job.priority, key)
 
     # Following
@@ -3960,7 +3959,7 @@ def openapi_document(root_path: str, max_timeout_s: float) -> str:
     for cls in REQUEST_CLASSES.values():
         components[cls.__name__] |= URL_OR_HTML
     either = {"anyOf": [ref(cls.__name__) for cls in REQUEST_CLASSES.values()]}
-    components["Submission"]["properties"]["request"] = either
+    components["Submission"]["properties"]["request"] |= either
     for name, examples in EXAMPLES.items():
         components[name]["examples"] = examples
     document = {
@@ -4534,8 +4533,401 @@ def run_doctor(flags: Mapping[str, Any]) -> int:
     return 0 if ok else 1
 
 
-# ---------------------------------------------------------------- command line
+# ---------------------------------------------------------------- captures without a server
 
+# Exit codes of captures: what they mean, and the codes of the failures that end so.
+EXITS = {
+    0: ("all is captured", ()),
+    1: ("failed in several ways, or in one that is not below", ()),
+    2: ("wrong usage: nothing was captured", ("invalid_request",)),
+    3: ("no page could be opened", ("navigation_failed", "http_error", "not_a_page")),
+    4: ("time ran out", ("timeout",)),
+    5: ("a page is where pages must not go", ("blocked_target",)),
+    6: ("there is no browser, or it was lost", ("no_browser", "browser_lost")),
+    7: ("a selector, an action or a script failed", ("selector_not_found", "action_failed", "script_error")),
+    130: ("interrupted", ()),
+    141: ("nobody reads standard output", ()),
+    143: ("terminated", ()),
+}
+EXIT_CODES = {failure: code for code, (_, failures) in EXITS.items() for failure in failures}
+
+
+class Faults(list[Fault]):
+    """All that is wrong, to be told at once."""
+
+    @contextlib.contextmanager
+    def noted(self) -> Iterator[None]:
+        """Keep the faults that the body raises as ValidationError."""
+        try:
+            yield
+        except ValidationError as error:
+            self.extend(error.faults)
+
+
+@attrs.frozen(eq=False)
+class Capture:
+    """One capture of a run, and the file of its main output; without a file it goes to standard output."""
+
+    request: Request
+    path: Path | None = None
+
+    @property
+    def others(self) -> list[str]:
+        """The names that its further outputs may have."""
+        outputs = self.request.outputs if isinstance(self.request, ScrapeRequest) else ()
+        return [*outputs, *(action.name for action in self.request.actions if isinstance(action, Shoot))]
+
+    @property
+    def main(self) -> str:
+        """The name of its main output."""
+        if isinstance(self.request, ScreenshotRequest):
+            return PICTURE
+        # The first of `scrape_page`.
+        return min(self.request.outputs, key=lambda name: (name != "html", name == "screenshot"))
+
+    @property
+    def extension(self) -> str:
+        """Of the main output's file."""
+        if isinstance(self.request, ScreenshotRequest):
+            return self.request.format
+        return {"html": "html", "text": "txt", "markdown": "md", "screenshot": "jpeg"}.get(self.main, "json")
+
+
+def plan(name: ServiceName, flags: Mapping[str, Any], config: Config) -> list[Capture]:
+    """The captures that a command line asks for, folders made. Raises ValidationError with all faults."""
+    cls, faults, place = REQUEST_CLASSES[name], Faults(), flags["output"]
+    known = fields_of(cls).keys() - {"url"}
+    urls: list[tuple[str, str]] = []
+    given: dict[str, Any] = {}
+    with faults.noted():
+        urls = urls_of(flags)
+    with faults.noted():
+        texts = [(key, text) for key, text in flags.items() if text is not None and key.partition(".")[0] in known]
+        given = nested(texts, cls)
+    with faults.noted():
+        check_place(name, flags, len(urls))
+        if name == "screenshot" and place not in (None, "-") and not is_folder(place):
+            check_format(Path(place), given)
+    captures = []
+    for where, url in [(where, {"url": url}) for where, url in urls] or [("", {})]:
+        try:
+            captures.append(Capture(parse_request(name, given | url, config)))
+        except ValidationError as error:
+            of_url = where if len(urls) > 1 else "url"
+            faults += [Fault(of_url, fault.message) if fault.field == "url" else fault for fault in error.faults]
+    if faults:
+        raise ValidationError(list(dict.fromkeys(faults)))
+    return captures if place in (None, "-") else with_paths(captures, place)
+
+
+def urls_of(flags: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """All URLs, each with what faults call it. Raises ValidationError for a file that cannot be read."""
+    urls = [(f"URL {number}", url) for number, url in enumerate(flags["url"], 1)]
+    if (file := flags["urls"]) is not None:
+        try:
+            data = sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
+            lines = [line.strip() for line in data.decode("utf-8-sig").splitlines()]
+        except (OSError, UnicodeDecodeError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+            raise ValidationError([Fault("--urls", f"{file!r} cannot be read: {reason}")]) from None
+        found = [(f"--urls line {at}", line) for at, line in enumerate(lines, 1) if line and not line.startswith("#")]
+        if not found:
+            raise ValidationError([Fault("--urls", f"{file!r} has no URL")])
+        urls += found
+    return urls
+
+
+def is_folder(place: str) -> bool:
+    """Whether `-o` means one; it need not be there."""
+    return place.endswith("/") or Path(place).is_dir()
+
+
+def check_place(name: ServiceName, flags: Mapping[str, Any], count: int) -> None:
+    """Raise ValidationError, before any capture, where the results of so many URLs cannot go."""
+    place, fault = flags["output"], ""
+    if place in (None, "-"):
+        if count > 1 and not flags["json"]:
+            fault = "is required for several URLs: a folder (-o results/) or a pattern (-o '{host}-{number}.png')"
+        elif place is None and name == "screenshot" and not flags["json"]:
+            fault = "is required: -o page.png, or -o - for standard output"
+    elif not is_folder(place):
+        if unknown := sorted(set(re.findall(r"\{(.*?)\}", place)) - {"name", "host", "number"}):
+            fault = f"{{{unknown[0]}}} is unknown: {{name}}, {{host}} and {{number}} are known"
+        elif "{" not in place and count > 1:
+            fault = f"{place!r} is one file: a folder ends with a slash, and a pattern has {{name}} or {{number}}"
+        elif "{" not in place and not Path(place).parent.is_dir():
+            fault = f"{place!r} cannot be written: there is no such folder"
+    if fault:
+        raise ValidationError([Fault("-o", fault)])
+
+
+# By the ending of -o.
+SUFFIX_FORMATS = {".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg", ".webp": "webp"}
+
+
+def check_format(path: Path, given: dict[str, Any]) -> None:
+    """Let a picture's name say its format; raises ValidationError for a name that would lie."""
+    meant = SUFFIX_FORMATS.get(path.suffix.lower())
+    if meant is None and path.suffix and "format" not in given:
+        raise ValidationError([Fault("-o", f"no format is named {path.suffix}: use {', '.join(SUFFIX_FORMATS)}")])
+    if meant is not None and given.setdefault("format", meant) != meant:
+        raise ValidationError([Fault("-o", f"{path.suffix} contradicts --format {given['format']}")])
+
+
+def with_paths(captures: list[Capture], place: str) -> list[Capture]:
+    """The captures with their files, as `-o` says; makes their folders. Raises ValidationError where it cannot."""
+    if "{" not in place and not is_folder(place):
+        return [attrs.evolve(wanted, path=Path(place)) for wanted in captures]
+    suffix = "" if is_folder(place) else re.split(r"(\.\w+)?$", place)[1] or ""
+    stems = []
+    for number, wanted in enumerate(captures, 1):
+        address = unquote((wanted.request.url or "//document").partition("//")[2])
+        words = {"name": address, "host": address.partition("/")[0], "number": f"{number:0{len(str(len(captures)))}}"}
+        stem = "{name}" if is_folder(place) else place.removesuffix(suffix)
+        for word, text in words.items():
+            stem = stem.replace(f"{{{word}}}", safe_name(text))
+        stems.append(os.path.join(place, stem) if is_folder(place) else stem)
+    names = zip(captures, unique(stems, captures[0].others), strict=True)
+    paths = [Path(name + (suffix or f".{wanted.extension}")) for wanted, name in names]
+    try:
+        for folder in {path.parent for path in paths}:
+            folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValidationError([Fault("-o", f"{place!r} cannot be made: {error.strerror}")]) from None
+    return [attrs.evolve(wanted, path=path) for wanted, path in zip(captures, paths, strict=True)]
+
+
+def write_out(data: bytes) -> None:
+    """Write to standard output. Not by Python's buffer: given up in the middle, it would hold the exit."""
+    place = sys.stdout.fileno()
+    if os.isatty(place) and not data.endswith(b"\n"):
+        data += b"\n"
+    left = memoryview(data)
+    while left:
+        left = left[os.write(place, left) :]
+
+
+class Run:
+    """The captures of one command, some at once, on one browser."""
+
+    def __init__(self, name: ServiceName, flags: Mapping[str, Any], config: Config, captures: list[Capture]) -> None:
+        self._name, self._config, self._captures = name, config, captures
+        self._policy, self._authorities = config.policy, config.authorities
+        self._as_json, self._keeps = flags["json"], flags["no_clobber"]
+        # A scrape by plain fetches needs none.
+        self._browsers = int(name == "screenshot" or any(wanted.request.render for wanted in captures))
+        self._display = Display(len(captures), flags["quiet"])
+        # Of the failures.
+        self._codes: list[str] = []
+        self._writing = trio.Lock()
+        self._scope = trio.CancelScope()
+        self._signal = 0
+        self._nobody_reads = False
+
+    async def whole(self) -> int:
+        """Make all captures and return the exit code; all pages and the browser are gone then, after a signal too.
+
+        Raises BrokenPipeError when nobody reads standard output.
+        """
+        most, pending = min(self._config.workers, len(self._captures)), iter(self._captures)
+        ahead = most if len(self._captures) > 1 else 0
+        open_one = functools.partial(open_browser, self._config, self._policy, self._authorities)
+        limits = self._config.browser_limits
+        try:
+            async with open_tasks() as tasks:
+                await tasks.start(self._heed_signals)
+                async with cdp.open_pool(open_one, browsers=self._browsers, limits=limits, pages_ahead=ahead) as pool:
+                    try:
+                        with self._scope:
+                            async with trio.open_nursery() as nursery:
+                                for _ in range(most):
+                                    nursery.start_soon(self._work, pool, pending)
+                    finally:
+                        pool.give_up()
+        finally:
+            self._display.end()
+        if self._nobody_reads:
+            raise BrokenPipeError
+        if self._signal and self._scope.cancelled_caught:
+            return 128 + self._signal
+        kinds = {EXIT_CODES.get(code, 1) for code in self._codes}
+        return kinds.pop() if len(kinds) == 1 else min(len(kinds), 1)
+
+    async def _heed_signals(self, *, task_status: trio.TaskStatus[None]) -> None:
+        """Cancel the captures, and nothing else: by itself SIGTERM would end the process before its browser."""
+        with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+            task_status.started()
+            async for number in signals:
+                self._signal = self._signal or number
+                self._scope.cancel()
+
+    async def _work(self, pool: cdp.Pool, pending: Iterator[Capture]) -> None:
+        """Make captures as long as there are any; several tasks share what is pending."""
+        for wanted in pending:
+            try:
+                line = await self._made(pool, wanted)
+            except Exception as error:
+                line = self._failed(wanted, error)
+            if self._as_json:
+                line = {"url": wanted.request.url} | line
+                await self._write(json.dumps(line, ensure_ascii=False).encode() + b"\n")
+            self._display.leave(wanted)
+
+    async def _made(self, pool: cdp.Pool, wanted: Capture) -> dict[str, Any]:
+        """Make a result and write it; returns what JSON has of it. Raises JobFailed, LaunchError."""
+        path, url = wanted.path, f"{wanted.request.url}: " if len(self._captures) > 1 else ""
+        if self._keeps and path is not None and path.exists():
+            self._display.tell(f"{path}: is there already")
+            return {"ok": True, "files": {wanted.main: str(path)}, "skipped": True}
+        made = await self._captured(pool, wanted)
+        if path is not None:
+            line = {"ok": True, "files": await self._saved(path, made), "meta": made.meta}
+        else:
+            line = result_of(self._name, made.parts, made.meta)
+            if not self._as_json:
+                several = json.dumps(line, ensure_ascii=False).encode()
+                await self._write(made.main.data if len(made.parts) == 1 else several)
+        for warning in made.meta["warnings"]:
+            self._display.tell(f"warning: {url}{warning}")
+        size = f"{made.meta['width']} x {made.meta['height']} px, " if "width" in made.meta else ""
+        kind, count = made.main.content_type.partition(";")[0], len(made.main.data)
+        where = f"{path}: " if path is not None else url or "standard output: "
+        self._display.tell(f"{where}{kind}, {size}{count} bytes, {made.meta['elapsed_ms']} ms")
+        return line
+
+    async def _captured(self, pool: cdp.Pool, wanted: Capture) -> Output:
+        """Attempts until one gives a result; as in the service a lost browser costs no `retries`."""
+        parsed, losses, failures = wanted.request, 0, 0
+        while True:
+            while self._browsers and not pool.available:
+                if pool.fault is not None:
+                    raise cdp.errors.LaunchError(pool.fault)
+                await pool.changed()
+            try:
+                async with pool.alone() if losses > 1 else contextlib.nullcontext(pool.open_page) as open_page:
+                    return await attempt(
+                        open_page,
+                        parsed,
+                        policy=self._policy,
+                        authorities=self._authorities,
+                        max_pixels=self._config.max_pixels,
+                        progress=Progress(functools.partial(self._display.show, wanted)),
+                    )
+            except JobFailed as error:
+                if not is_tried_again(error, losses, failures, parsed.retries):
+                    raise
+                if error.code == "browser_lost":
+                    losses += 1
+                else:
+                    await trio.sleep(RETRY_DELAYS_S[failures])
+                    failures += 1
+
+    async def _saved(self, path: Path, made: Output) -> dict[str, str]:
+        """Write the files of a result; returns their names. Raises JobFailed."""
+        files = {}
+        # The main one last: where it is, the others are.
+        for name, part in reversed(made.parts.items()):
+            file = path if part is made.main else path.with_name(f"{path.stem}-{name}.{part.extension}")
+            try:
+                await in_thread(write_whole, file, part.data)
+            except OSError as error:
+                raise JobFailed("internal", f"{file} cannot be written: {error.strerror}") from None
+            files[name] = str(file)
+        return dict(reversed(files.items()))
+
+    async def _write(self, data: bytes) -> None:
+        """Write to standard output; where that fails, all is over."""
+        async with self._writing:
+            self._display.clear()
+            try:
+                await in_thread(write_out, data, abandon_on_cancel=True)
+            except OSError as error:
+                self._nobody_reads = isinstance(error, BrokenPipeError)
+                if not self._nobody_reads:
+                    self._codes.append("internal")
+                    self._display.tell(f"cleariflow: standard output cannot be written: {error.strerror}", always=True)
+                self._scope.cancel()
+                await trio.lowlevel.checkpoint()
+
+    def _failed(self, wanted: Capture, error: Exception) -> dict[str, Any]:
+        """Tell of a failure; returns what JSON has of it."""
+        code, message = "internal", "internal error; its cause is above"
+        if isinstance(error, JobFailed):
+            code, message = error.code, str(error)
+        elif isinstance(error, cdp.errors.LaunchError):
+            code, message = "no_browser", str(error)
+        else:
+            # A bug; it must not take the other captures with it.
+            logger.critical("a capture broke", exc_info=error)
+        # All others have the same to tell of a missing browser.
+        if code != "no_browser" or code not in self._codes:
+            url = f"{wanted.request.url}: " if len(self._captures) > 1 and code != "no_browser" else ""
+            self._display.tell(f"cleariflow: {url}{message}", always=True)
+        self._codes.append(code)
+        self._display.failed += 1
+        return {"ok": False, "error": {"code": code, "message": message}}
+
+
+class Display:
+    """What a person sees on stderr: a line for each end and, on a terminal, a bar with what is under way."""
+
+    def __init__(self, count: int, quiet: bool) -> None:
+        self.failed = self._done = 0
+        self._count, self._quiet = count, quiet
+        self._phases: dict[Capture, str] = {}
+        self._bar: Any = None
+        if sys.stderr.isatty() and not quiet:
+            look: dict[str, Any] = {"width": 20, "bar_template": "\x1b[K[%(bar)s] %(info)s", "show_pos": True}
+            self._bar = click.progressbar(
+                length=count, file=sys.stderr, item_show_func=lambda _: self._under_way(), **look
+            )
+
+    def _under_way(self) -> str:
+        """What the bar says beside its figures, in the room that they leave."""
+        failed = f"{self.failed} failed  " if self.failed else ""
+        if not self._phases:
+            return failed
+        wanted, phase = next(reversed(self._phases.items()))
+        more = f" and {len(self._phases) - 1} more" if len(self._phases) > 1 else ""
+        room = shutil.get_terminal_size().columns - len(f"{failed}: {phase}{more}") - 2 * len(str(self._count)) - 37
+        address = printable((wanted.request.url or "").partition("//")[2])
+        return f"{failed}{address[: max(room, 0)]}: {phase}{more}"
+
+    def show(self, wanted: Capture, phase: str) -> None:
+        """Show the phase that a capture is in."""
+        self._phases.pop(wanted, None)
+        self._phases[wanted] = phase
+        if self._bar is not None:
+            self._bar.render_progress()
+
+    def leave(self, wanted: Capture) -> None:
+        """Count a capture that has ended."""
+        self._phases.pop(wanted, None)
+        self._done += 1
+        if self._bar is not None:
+            self._bar.update(1)
+
+    def clear(self, more: str = "") -> None:
+        """Take the bar away, until something changes."""
+        if self._bar is not None:
+            print(f"\r\x1b[K{more}", end="", file=sys.stderr, flush=True)
+
+    def tell(self, text: str, always: bool = False) -> None:
+        """One line; `always`: also when little is to be told."""
+        if always or not self._quiet:
+            self.clear()
+            # That nobody reads it must not end the captures.
+            with contextlib.suppress(OSError):
+                print(printable(text), file=sys.stderr, flush=True)
+
+    def end(self) -> None:
+        """Leave the terminal as it was, and sum up there."""
+        self.clear("\x1b[?25h")
+        if self._bar is not None and self._count > 1:
+            self.tell(f"{self._done - self.failed} done, {self.failed} failed, of {self._count}")
+
+
+# ---------------------------------------------------------------- command line
 
 # The settings that make sense without a server.
 CAPTURE_SETTINGS = (
@@ -4556,21 +4948,6 @@ FIELD_GROUPS = {
         block_ads""",
     "steps before the capture": "actions",
 }
-# Exit codes of captures: what they mean, and the codes of the failures that end so.
-EXITS = {
-    0: ("all is captured", ()),
-    1: ("failed in several ways, or in one that is not below", ()),
-    2: ("wrong usage: nothing was captured", ("invalid_request",)),
-    3: ("no page could be opened", ("navigation_failed", "http_error", "not_a_page")),
-    4: ("time ran out", ("timeout",)),
-    5: ("a page is where pages must not go", ("blocked_target",)),
-    6: ("there is no browser, or it was lost", ("no_browser", "browser_lost")),
-    7: ("a selector, an action or a script failed", ("selector_not_found", "action_failed", "script_error")),
-    130: ("interrupted", ()),
-    141: ("nobody reads standard output", ()),
-    143: ("terminated", ()),
-}
-EXIT_CODES = {failure: code for code, (_, failures) in EXITS.items() for failure in failures}
 COMMANDS = {
     "serve": "serve HTTP (the default)",
     "screenshot": "pictures of pages, without a server",
@@ -4722,18 +5099,6 @@ def edit_keys(action: str, flags: Mapping[str, Any], config: Config) -> None:
         print(f"no key is left: nobody can submit until there is one, {removed}", file=sys.stderr)
 
 
-class Faults(list[Fault]):
-    """All that is wrong, to be told at once."""
-
-    @contextlib.contextmanager
-    def noted(self) -> Iterator[None]:
-        """Keep the faults that the body raises as ValidationError."""
-        try:
-            yield
-        except ValidationError as error:
-            self.extend(error.faults)
-
-
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line and return the exit code: 0 done, 2 wrong usage; `EXITS` has those of captures."""
     try:
@@ -4760,7 +5125,7 @@ def run_command(arguments: list[str]) -> int:
         hint = nearest(arguments[0], COMMANDS) or f"; there are {', '.join(COMMANDS)}"
         raise ConfigError([Fault("", f"there is no such command{hint}")])
     parsed, extras = build_parser().parse_known_args(with_values(arguments, (Config, *REQUEST_CLASSES.values())))
-    command, targets = parsed.command, []
+    command, captures = parsed.command, []
     flags, twice = given_once(vars(parsed))
     faults = Faults([*sort_out(extras, flags), *twice])
     if command == "doctor" and not faults:
@@ -4770,7 +5135,7 @@ def run_command(arguments: list[str]) -> int:
     faults += wrong
     if command in REQUEST_CLASSES:
         with faults.noted():
-            targets = plan(command, flags, config)
+            captures = plan(command, flags, config)
     if faults:
         raise ConfigError(faults)
     # What a capture says is told by itself.
@@ -4780,7 +5145,7 @@ def run_command(arguments: list[str]) -> int:
     elif command == "serve":
         trio.run(serve, config)
     else:
-        return trio.run(Run(command, flags, config, targets).whole)
+        return trio.run(Run(command, flags, config, captures).whole)
     return 0
 
 
@@ -4811,369 +5176,6 @@ def given_once(flags: Mapping[str, Any]) -> tuple[dict[str, Any], list[Fault]]:
     several = {name for name, value in flags.items() if isinstance(value, list) and name not in lists}
     twice = [Fault(f"--{name.replace('_', '-')}", "is given twice") for name in several if len(flags[name]) > 1]
     return {name: value[0] if name in several else value for name, value in flags.items()}, twice
-
-
-@attrs.frozen(eq=False)
-class Target:
-    """One capture of a run, and the file of its main output; without a file it goes to standard output."""
-
-    request: Request
-    path: Path | None = None
-
-    @property
-    def others(self) -> list[str]:
-        """The names that its further outputs may have."""
-        outputs = self.request.outputs if isinstance(self.request, ScrapeRequest) else ()
-        return [*outputs, *(action.name for action in self.request.actions if isinstance(action, Shoot))]
-
-    @property
-    def main(self) -> str:
-        """The name of its main output."""
-        if isinstance(self.request, ScreenshotRequest):
-            return PICTURE
-        # The first of `scrape_page`.
-        return min(self.request.outputs, key=lambda name: (name != "html", name == "screenshot"))
-
-    @property
-    def extension(self) -> str:
-        """Of the main output's file."""
-        if isinstance(self.request, ScreenshotRequest):
-            return self.request.format
-        return {"html": "html", "text": "txt", "markdown": "md", "screenshot": "jpeg"}.get(self.main, "json")
-
-
-def plan(name: ServiceName, flags: Mapping[str, Any], config: Config) -> list[Target]:
-    """The captures that a command line asks for, folders made. Raises ValidationError with all faults."""
-    cls, faults, place = REQUEST_CLASSES[name], Faults(), flags["output"]
-    known = fields_of(cls).keys() - {"url"}
-    urls: list[tuple[str, str]] = []
-    given: dict[str, Any] = {}
-    with faults.noted():
-        urls = urls_of(flags)
-    with faults.noted():
-        texts = [(key, text) for key, text in flags.items() if text is not None and key.partition(".")[0] in known]
-        given = nested(texts, cls)
-    with faults.noted():
-        check_place(name, flags, len(urls))
-        if name == "screenshot" and place not in (None, "-") and not is_folder(place):
-            check_format(Path(place), given)
-    targets = []
-    for where, url in [(where, {"url": url}) for where, url in urls] or [("", {})]:
-        try:
-            targets.append(Target(parse_request(name, given | url, config)))
-        except ValidationError as error:
-            of_url = where if len(urls) > 1 else "url"
-            faults += [Fault(of_url, fault.message) if fault.field == "url" else fault for fault in error.faults]
-    if faults:
-        raise ValidationError(list(dict.fromkeys(faults)))
-    return targets if place in (None, "-") else with_paths(targets, place)
-
-
-def urls_of(flags: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """All URLs, each with what faults call it. Raises ValidationError for a file that cannot be read."""
-    urls = [(f"URL {number}", url) for number, url in enumerate(flags["url"], 1)]
-    if (file := flags["urls"]) is not None:
-        try:
-            data = sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
-            lines = [line.strip() for line in data.decode("utf-8-sig").splitlines()]
-        except (OSError, UnicodeDecodeError) as error:
-            reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
-            raise ValidationError([Fault("--urls", f"{file!r} cannot be read: {reason}")]) from None
-        found = [(f"--urls line {at}", line) for at, line in enumerate(lines, 1) if line and not line.startswith("#")]
-        if not found:
-            raise ValidationError([Fault("--urls", f"{file!r} has no URL")])
-        urls += found
-    return urls
-
-
-def is_folder(place: str) -> bool:
-    """Whether `-o` means one; it need not be there."""
-    return place.endswith("/") or Path(place).is_dir()
-
-
-def check_place(name: ServiceName, flags: Mapping[str, Any], count: int) -> None:
-    """Raise ValidationError, before any capture, where the results of so many URLs cannot go."""
-    place, fault = flags["output"], ""
-    if place in (None, "-"):
-        if count > 1 and not flags["json"]:
-            fault = "is required for several URLs: a folder (-o results/) or a pattern (-o '{host}-{number}.png')"
-        elif place is None and name == "screenshot" and not flags["json"]:
-            fault = "is required: -o page.png, or -o - for standard output"
-    elif not is_folder(place):
-        if unknown := sorted(set(re.findall(r"\{(.*?)\}", place)) - {"name", "host", "number"}):
-            fault = f"{{{unknown[0]}}} is unknown: {{name}}, {{host}} and {{number}} are known"
-        elif "{" not in place and count > 1:
-            fault = f"{place!r} is one file: a folder ends with a slash, and a pattern has {{name}} or {{number}}"
-        elif "{" not in place and not Path(place).parent.is_dir():
-            fault = f"{place!r} cannot be written: there is no such folder"
-    if fault:
-        raise ValidationError([Fault("-o", fault)])
-
-
-# By the ending of -o.
-SUFFIX_FORMATS = {".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg", ".webp": "webp"}
-
-
-def check_format(path: Path, given: dict[str, Any]) -> None:
-    """Let a picture's name say its format; raises ValidationError for a name that would lie."""
-    meant = SUFFIX_FORMATS.get(path.suffix.lower())
-    if meant is None and path.suffix and "format" not in given:
-        raise ValidationError([Fault("-o", f"no format is named {path.suffix}: use {', '.join(SUFFIX_FORMATS)}")])
-    if meant is not None and given.setdefault("format", meant) != meant:
-        raise ValidationError([Fault("-o", f"{path.suffix} contradicts --format {given['format']}")])
-
-
-def with_paths(targets: list[Target], place: str) -> list[Target]:
-    """The captures with their files, as `-o` says; makes their folders. Raises ValidationError where it cannot."""
-    if "{" not in place and not is_folder(place):
-        return [attrs.evolve(target, path=Path(place)) for target in targets]
-    suffix = "" if is_folder(place) else re.split(r"(\.\w+)?$", place)[1] or ""
-    stems = []
-    for number, target in enumerate(targets, 1):
-        address = unquote((target.request.url or "//document").partition("//")[2])
-        words = {"name": address, "host": address.partition("/")[0], "number": f"{number:0{len(str(len(targets)))}}"}
-        stem = "{name}" if is_folder(place) else place.removesuffix(suffix)
-        for word, text in words.items():
-            stem = stem.replace(f"{{{word}}}", safe_name(text))
-        stems.append(os.path.join(place, stem) if is_folder(place) else stem)
-    names = zip(targets, unique(stems, targets[0].others), strict=True)
-    paths = [Path(name + (suffix or f".{target.extension}")) for target, name in names]
-    try:
-        for folder in {path.parent for path in paths}:
-            folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ValidationError([Fault("-o", f"{place!r} cannot be made: {error.strerror}")]) from None
-    return [attrs.evolve(target, path=path) for target, path in zip(targets, paths, strict=True)]
-
-
-def write_out(data: bytes) -> None:
-    """Write to standard output. Not by Python's buffer: given up in the middle, it would hold the exit."""
-    place = sys.stdout.fileno()
-    if os.isatty(place) and not data.endswith(b"\n"):
-        data += b"\n"
-    left = memoryview(data)
-    while left:
-        left = left[os.write(place, left) :]
-
-
-class Run:
-    """The captures of one command, some at once, on one browser."""
-
-    def __init__(self, name: ServiceName, flags: Mapping[str, Any], config: Config, targets: list[Target]) -> None:
-        self._name, self._config, self._targets = name, config, targets
-        self._policy, self._authorities = config.policy, config.authorities
-        self._as_json, self._keeps = flags["json"], flags["no_clobber"]
-        # A scrape by plain fetches needs none.
-        self._browsers = int(name == "screenshot" or any(target.request.render for target in targets))
-        self._display = Display(len(targets), flags["quiet"])
-        # Of the failures.
-        self._codes: list[str] = []
-        self._writing = trio.Lock()
-        self._scope = trio.CancelScope()
-        self._signal = 0
-        self._nobody_reads = False
-
-    async def whole(self) -> int:
-        """Make all captures and return the exit code; all pages and the browser are gone then, after a signal too.
-
-        Raises BrokenPipeError when nobody reads standard output.
-        """
-        most, pending = min(self._config.workers, len(self._targets)), iter(self._targets)
-        ahead = most if len(self._targets) > 1 else 0
-        open_one = functools.partial(open_browser, self._config, self._policy, self._authorities)
-        limits = self._config.browser_limits
-        try:
-            async with open_tasks() as tasks:
-                await tasks.start(self._heed_signals)
-                async with cdp.open_pool(open_one, browsers=self._browsers, limits=limits, pages_ahead=ahead) as pool:
-                    try:
-                        with self._scope:
-                            async with trio.open_nursery() as nursery:
-                                for _ in range(most):
-                                    nursery.start_soon(self._work, pool, pending)
-                    finally:
-                        pool.give_up()
-        finally:
-            self._display.end()
-        if self._nobody_reads:
-            raise BrokenPipeError
-        if self._signal and self._scope.cancelled_caught:
-            return 128 + self._signal
-        kinds = {EXIT_CODES.get(code, 1) for code in self._codes}
-        return kinds.pop() if len(kinds) == 1 else min(len(kinds), 1)
-
-    async def _heed_signals(self, *, task_status: trio.TaskStatus[None]) -> None:
-        """Cancel the captures, and nothing else: by itself SIGTERM would end the process before its browser."""
-        with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
-            task_status.started()
-            async for number in signals:
-                self._signal = self._signal or number
-                self._scope.cancel()
-
-    async def _work(self, pool: cdp.Pool, pending: Iterator[Target]) -> None:
-        """Make captures as long as there are any; several tasks share what is pending."""
-        for target in pending:
-            try:
-                line = await self._made(pool, target)
-            except Exception as error:
-                line = self._failed(target, error)
-            if self._as_json:
-                line = {"url": target.request.url} | line
-                await self._write(json.dumps(line, ensure_ascii=False).encode() + b"\n")
-            self._display.leave(target)
-
-    async def _made(self, pool: cdp.Pool, target: Target) -> dict[str, Any]:
-        """Make a result and write it; returns what JSON has of it. Raises JobFailed, LaunchError."""
-        path, url = target.path, f"{target.request.url}: " if len(self._targets) > 1 else ""
-        if self._keeps and path is not None and path.exists():
-            self._display.tell(f"{path}: is there already")
-            return {"ok": True, "files": {target.main: str(path)}, "skipped": True}
-        made = await self._captured(pool, target)
-        if path is not None:
-            line = {"ok": True, "files": await self._saved(path, made), "meta": made.meta}
-        else:
-            line = result_of(self._name, made.parts, made.meta)
-            if not self._as_json:
-                several = json.dumps(line, ensure_ascii=False).encode()
-                await self._write(made.main.data if len(made.parts) == 1 else several)
-        for warning in made.meta["warnings"]:
-            self._display.tell(f"warning: {url}{warning}")
-        size = f"{made.meta['width']} x {made.meta['height']} px, " if "width" in made.meta else ""
-        kind, count = made.main.content_type.partition(";")[0], len(made.main.data)
-        where = f"{path}: " if path is not None else url or "standard output: "
-        self._display.tell(f"{where}{kind}, {size}{count} bytes, {made.meta['elapsed_ms']} ms")
-        return line
-
-    async def _captured(self, pool: cdp.Pool, target: Target) -> Output:
-        """Attempts until one gives a result; as in the service a lost browser costs no `retries`."""
-        parsed, losses, failures = target.request, 0, 0
-        while True:
-            while self._browsers and not pool.available:
-                if pool.fault is not None:
-                    raise cdp.errors.LaunchError(pool.fault)
-                await pool.changed()
-            try:
-                async with pool.alone() if losses > 1 else contextlib.nullcontext(pool.open_page) as open_page:
-                    return await attempt(
-                        open_page,
-                        parsed,
-                        policy=self._policy,
-                        authorities=self._authorities,
-                        max_pixels=self._config.max_pixels,
-                        progress=Progress(functools.partial(self._display.show, target)),
-                    )
-            except JobFailed as error:
-                if not is_tried_again(error, losses, failures, parsed.retries):
-                    raise
-                if error.code == "browser_lost":
-                    losses += 1
-                else:
-                    await trio.sleep(RETRY_DELAYS_S[failures])
-                    failures += 1
-
-    async def _saved(self, path: Path, made: Output) -> dict[str, str]:
-        """Write the files of a result; returns their names. Raises JobFailed."""
-        files = {}
-        # The main one last: where it is, the others are.
-        for name, part in reversed(made.parts.items()):
-            file = path if part is made.main else path.with_name(f"{path.stem}-{name}.{part.extension}")
-            try:
-                await in_thread(write_whole, file, part.data)
-            except OSError as error:
-                raise JobFailed("internal", f"{file} cannot be written: {error.strerror}") from None
-            files[name] = str(file)
-        return dict(reversed(files.items()))
-
-    async def _write(self, data: bytes) -> None:
-        """Write to standard output; where that fails, all is over."""
-        async with self._writing:
-            self._display.clear()
-            try:
-                await in_thread(write_out, data, abandon_on_cancel=True)
-            except OSError as error:
-                self._nobody_reads = isinstance(error, BrokenPipeError)
-                if not self._nobody_reads:
-                    self._codes.append("internal")
-                    self._display.tell(f"cleariflow: standard output cannot be written: {error.strerror}", always=True)
-                self._scope.cancel()
-                await trio.lowlevel.checkpoint()
-
-    def _failed(self, target: Target, error: Exception) -> dict[str, Any]:
-        """Tell of a failure; returns what JSON has of it."""
-        code, message = "internal", "internal error; its cause is above"
-        if isinstance(error, JobFailed):
-            code, message = error.code, str(error)
-        elif isinstance(error, cdp.errors.LaunchError):
-            code, message = "no_browser", str(error)
-        else:
-            # A bug; it must not take the other captures with it.
-            logger.critical("a capture broke", exc_info=error)
-        # All others have the same to tell of a missing browser.
-        if code != "no_browser" or code not in self._codes:
-            url = f"{target.request.url}: " if len(self._targets) > 1 and code != "no_browser" else ""
-            self._display.tell(f"cleariflow: {url}{message}", always=True)
-        self._codes.append(code)
-        self._display.failed += 1
-        return {"ok": False, "error": {"code": code, "message": message}}
-
-
-class Display:
-    """What a person sees on stderr: a line for each end and, on a terminal, a bar with what is under way."""
-
-    def __init__(self, count: int, quiet: bool) -> None:
-        self.failed = self._done = 0
-        self._count, self._quiet = count, quiet
-        self._phases: dict[Target, str] = {}
-        self._bar: Any = None
-        if sys.stderr.isatty() and not quiet:
-            look: dict[str, Any] = {"width": 20, "bar_template": "\x1b[K[%(bar)s] %(info)s", "show_pos": True}
-            self._bar = click.progressbar(
-                length=count, file=sys.stderr, item_show_func=lambda _: self._under_way(), **look
-            )
-
-    def _under_way(self) -> str:
-        """What the bar says beside its figures, in the room that they leave."""
-        failed = f"{self.failed} failed  " if self.failed else ""
-        if not self._phases:
-            return failed
-        target, phase = next(reversed(self._phases.items()))
-        more = f" and {len(self._phases) - 1} more" if len(self._phases) > 1 else ""
-        room = shutil.get_terminal_size().columns - len(f"{failed}: {phase}{more}") - 2 * len(str(self._count)) - 37
-        address = printable((target.request.url or "").partition("//")[2])
-        return f"{failed}{address[: max(room, 0)]}: {phase}{more}"
-
-    def show(self, target: Target, phase: str) -> None:
-        """Show the phase that a capture is in."""
-        self._phases.pop(target, None)
-        self._phases[target] = phase
-        if self._bar is not None:
-            self._bar.render_progress()
-
-    def leave(self, target: Target) -> None:
-        """Count a capture that has ended."""
-        self._phases.pop(target, None)
-        self._done += 1
-        if self._bar is not None:
-            self._bar.update(1)
-
-    def clear(self, more: str = "") -> None:
-        """Take the bar away, until something changes."""
-        if self._bar is not None:
-            print(f"\r\x1b[K{more}", end="", file=sys.stderr, flush=True)
-
-    def tell(self, text: str, always: bool = False) -> None:
-        """One line; `always`: also when little is to be told."""
-        if always or not self._quiet:
-            self.clear()
-            # That nobody reads it must not end the captures.
-            with contextlib.suppress(OSError):
-                print(printable(text), file=sys.stderr, flush=True)
-
-    def end(self) -> None:
-        """Leave the terminal as it was, and sum up there."""
-        self.clear("\x1b[?25h")
-        if self._bar is not None and self._count > 1:
-            self.tell(f"{self._done - self.failed} done, {self.failed} failed, of {self._count}")
 
 
 if __name__ == "__main__":

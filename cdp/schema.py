@@ -120,19 +120,13 @@ class Schemas:
                 yield from self.parameters(bare, f"{prefix}{name}.")
             elif get_origin(bare) is Literal or bare in (str, bool, int, float):
                 # A text is not null, and an object beside the type has names of its own.
-                schema |= schema.pop("anyOf", [{}])[0]
-                if "null" in schema.get("type", ()):
+                arms = [arm for arm in schema.pop("anyOf", ()) if "$ref" not in arm and arm != NULL]
+                if isinstance(schema.get("type"), list):
                     schema["type"] = schema["type"][0]
-                if "enum" in schema:
-                    schema["enum"] = [choice for choice in schema["enum"] if choice is not None]
-                yield prefix + name, schema
+                yield prefix + name, schema | ({"anyOf": arms} if len(arms) > 1 else arms[0] if arms else {})
             else:
-                schema.pop("default", None)
-                text = {"type": "string", "description": schema.pop("description")}
-                if any(arm.get("type") == "string" for arm in schema.get("anyOf", ())):
-                    yield prefix + name, text | {"description": f"{text['description']}; what is no text as JSON"}
-                else:
-                    yield prefix + name, text | {"contentMediaType": "application/json", "contentSchema": schema}
+                hint = "words with commas" if "enum" in schema.get("items", ()) else "what is no text as JSON"
+                yield prefix + name, {"type": "string", "description": f"{schema['description']}; {hint}"}
 
     def _annotated(self, base: Any, *extras: Any) -> Schema:
         schema = self.of(base)
@@ -155,8 +149,10 @@ class Schemas:
         properties = {name: self.of(kind) for name, kind in kinds.items()}
         required = [field.name for field in attrs.fields(cls) if field.default is attrs.NOTHING]
         for field in attrs.fields(cls):
-            if field.default is not attrs.NOTHING and field.default is not None:
-                properties[field.name]["default"] = _default(field.default)
+            # An attrs.Factory has no type that mypy knows; what is empty says nothing.
+            default: Any = field.default.factory() if hasattr(field.default, "factory") else field.default
+            if default is not attrs.NOTHING and default not in (None, (), {}):
+                properties[field.name]["default"] = json.loads(json.dumps(default, default=attrs.asdict))
         for name in properties.keys() & self._ceilings.keys():
             properties[name].setdefault("maximum", self._ceilings[name])
             if properties[name].get("default", 0) > properties[name]["maximum"]:
@@ -200,17 +196,17 @@ def _either(*arms: Schema) -> Schema:
     first = dict(arms[0])
     if len(arms) == 1:
         return first
-    if NULL in arms and len(arms) == 2 and "type" in first:
-        choices = {"enum": [*first["enum"], None]} if "enum" in first else {}
-        return first | {"type": [first["type"], "null"]} | choices
+    if NULL in arms and len(arms) == 2 and "type" in first and "enum" not in first:
+        return first | {"type": [first["type"], "null"]}
     outside = {"description": first.pop("description")} if "description" in first else {}
     firsts = first["anyOf"] if first.keys() == {"anyOf"} else [first]
     return outside | {"anyOf": [*firsts, *arms[1:]]}
 
 
 def _choice(values: tuple[Any, ...]) -> Schema:
-    kind = {"type": "string"} if all(isinstance(value, str) for value in values) else {}
-    return kind | {"enum": list(values)}
+    texts = {"type": "string", "enum": [value for value in values if isinstance(value, str)]}
+    # (Who makes a client has no use for one list of both.)
+    return {"anyOf": [{"type": "boolean"}, texts]} if True in values else texts
 
 
 def _limits(limit: Range | Length, kind: str) -> Schema:
@@ -220,11 +216,3 @@ def _limits(limit: Range | Length, kind: str) -> Schema:
     low, high = _LENGTHS[kind]
     least = {low: limit.minimum} if limit.minimum else {}
     return least | ({high: limit.maximum} if limit.maximum < Length().maximum else {})
-
-
-def _default(default: Any) -> Any:
-    """A default as JSON."""
-    if hasattr(default, "factory"):
-        # An attrs.Factory, which has no type that mypy knows.
-        default = default.factory()
-    return json.loads(json.dumps(attrs.asdict(default) if attrs.has(type(default)) else default))

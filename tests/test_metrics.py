@@ -15,12 +15,12 @@ import trio
 from prometheus_client.metrics_core import Metric
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
-from trio.testing import MockClock
+from trio.testing import MockClock, wait_all_tasks_blocked
 
 import cdp
 from cdp.egress import Failure, FailureKind
 from cdp.errors import NavigationError
-from cdp.pool import Usage
+from cdp.pool import PageCounts, Usage
 from cleariflow import (
     ERROR_CODES,
     LOOK_AGE_S,
@@ -440,6 +440,25 @@ async def test_cpu_time_never_falls(monkeypatch: pytest.MonkeyPatch) -> None:
             await pool.changed()
         looks.append(await pool.usage())
     assert looks == [Usage(3, 30, 5.0), Usage(2, 20, 5.0), Usage(1, 10, 6.0)]
+
+
+async def test_browser_that_starts_again_says_why(autojump_clock: MockClock) -> None:
+    factory = Factory()
+    async with open_filled(factory, 0) as pool:
+        assert pool.state == "Fake/1 runs"
+        factory.fakes[0].condemn("it answered nothing")
+        await wait_all_tasks_blocked()
+        assert pool.state == "the browser is starting; the one before was given up: it answered nothing"
+
+
+async def test_pages_of_a_pool_are_counted(autojump_clock: MockClock) -> None:
+    async with open_filled(Factory(), 2) as pool:
+        assert pool.pages == PageCounts(in_use=0, ahead=2, opened=2)
+        async with pool.open_page(), pool.alone() as open_alone, open_alone():
+            await wait_all_tasks_blocked()
+            assert pool.pages == PageCounts(in_use=2, ahead=1, opened=3)
+        await trio.sleep(1)
+        assert pool.pages == PageCounts(in_use=0, ahead=2, opened=4)
 
 
 async def test_browser_that_cannot_start_is_counted_and_told(tmp_path: Path) -> None:
