@@ -22,8 +22,11 @@ import pytest
 import trio
 import trustme
 
+import cdp
+from cdp.options import PageOptions
 from cleariflow import LATE_CAPTURE_S, MAX_WAIT_S, Config
 from tests.test_end_to_end import QUICK_S, Server, ended, open_server, run, submit
+from tests.test_web_page import Person
 
 DOCUMENT = Path(__file__).parent.parent / "docs" / "deployment.md"
 NAME = "shots.example.com"
@@ -142,9 +145,20 @@ async def use(client: httpx.AsyncClient) -> None:
         assert (await client.get(f"{prefix}/metrics")).status_code == 403
 
 
+async def look(page: cdp.Page, url: str) -> None:
+    """The page for people gets its events, with the key in their query."""
+    person = Person(page)
+    await page.prepare(PageOptions(ignore_tls_errors=True))
+    await page.navigate(url)
+    await person.until("document.querySelector('dialog').open")
+    await person.type(None, KEY)
+    await person.press("Enter")
+    await person.sees("Live", "#live")
+
+
 @pytest.mark.slow
 async def test_nginx_of_the_document_serves_all_and_logs_no_key(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, page: cdp.Page
 ) -> None:
     monkeypatch.setenv("CLEARIFLOW_API_KEY", KEY)
     async with open_server(tmp_path / "data", "--root-path", PREFIX, "--workers", "1") as server:
@@ -152,6 +166,7 @@ async def test_nginx_of_the_document_serves_all_and_logs_no_key(
             await use(client)
             assert (await client.post("/v1/scrape", json={"html": "x" * 5 * 2**20})).status_code == 413
             assert (await client.get("/v1/jobs", params={"api_key": KEY})).status_code == 200
+            await look(page, str(client.base_url))
     log = (tmp_path / "access.log").read_text()
     assert '"GET /shots/v1/jobs"' in log
     assert KEY not in log

@@ -1097,6 +1097,18 @@ def test_comparison_of_the_readme_is_of_the_whole_one() -> None:
     assert [row for row in whole if row in short] == short
 
 
+def test_upgrade_notes_begin_with_this_version() -> None:
+    assert first_cells("docs/deployment.md", "## Upgrade")[0][0] == cleariflow.__version__
+
+
+def test_speeds_of_the_readme_are_the_measured_ones() -> None:
+    measured = {cells[0]: cells[2::3] for cells in first_cells("docs/speed.md", "# Speed")}
+    names = {"this service, `wait_until: load`": "service-load", "this service, `wait_until: auto`": "service-auto"}
+    for name, *shares in first_cells("README.md", "## Speed"):
+        # Two at a time.
+        assert shares == measured[names.get(name, name)]
+
+
 def test_every_fact_of_the_comparison_has_a_source() -> None:
     text = told_in("docs/comparison.md")
     sources = [cells[0] for cells in first_cells("docs/comparison.md", "## Sources")]

@@ -207,6 +207,7 @@ async def test_result_tells_times_and_size(person: Person, site: Site) -> None:
     await person.sees("navigate", ".times")
 
 
+@pytest.mark.slow
 async def test_options_become_the_request(person: Person, client: httpx.AsyncClient, site: Site) -> None:
     await person.type("#width", "300")
     await person.type("#height", "200")
@@ -284,6 +285,7 @@ async def test_retry_without_what_was_wiped_says_so(person: Person, client: http
     await person.sees("request.cookies: was wiped when the job ended", "#toast")
 
 
+@pytest.mark.slow
 async def test_filter_shows_jobs_of_one_state(person: Person, client: httpx.AsyncClient, site: Site) -> None:
     await ended(
         client, await submit(client, "screenshot", url=site.url("/ok"), wait_for={"selector": "#n", "timeout_ms": 1})
@@ -377,6 +379,7 @@ async def test_key_is_asked_for_and_used(key: str, person: Person, site: Site) -
     assert await person.ask("Object.values(localStorage).length + document.cookie") == "0"
 
 
+@pytest.mark.slow
 async def test_wrong_key_is_asked_for_again(key: str, person: Person) -> None:
     await person.until("document.querySelector('dialog').open")
     await person.type(None, "wrong")
