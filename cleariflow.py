@@ -5138,13 +5138,14 @@ def run_command(arguments: list[str]) -> int:
             captures = plan(command, flags, config)
     if faults:
         raise ConfigError(faults)
-    # What a capture says is told by itself.
-    set_up_logging(config.log_format, logging.INFO if command == "serve" else logging.CRITICAL)
     if command == "keys":
         edit_keys(flags["action"], flags, config)
     elif command == "serve":
+        set_up_logging(config.log_format, logging.INFO)
         trio.run(serve, config)
     else:
+        # What a capture says is told by itself.
+        set_up_logging(config.log_format, logging.CRITICAL)
         return trio.run(Run(command, flags, config, captures).whole)
     return 0
 

@@ -290,4 +290,4 @@ async def open_connection(
 
 
 def _cannot_connect(error: BaseException) -> str:
-    return f"cannot connect to the browser: {str(error) or 'no answer in time'}"
+    return f"cannot connect to the browser: {str(error) or 'no answer'}"

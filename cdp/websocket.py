@@ -46,6 +46,8 @@ class _ShortWay(trio.abc.Stream):
 
     def __init__(self, stream: trio.abc.Stream, max_message_bytes: int) -> None:
         self.take: Callable[[str], None] | None = None
+        # Called when nothing more will come.
+        self.at_end: Callable[[], None] = lambda: None
         self._stream = stream
         self._max_message_bytes = max_message_bytes
         self._lock = trio.StrictFIFOLock()
@@ -56,8 +58,13 @@ class _ShortWay(trio.abc.Stream):
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
         while not (passed := self._next()):
-            more = await self._stream.receive_some(RECEIVE_BYTES)
+            try:
+                more = await self._stream.receive_some(RECEIVE_BYTES)
+            except (trio.BrokenResourceError, trio.ClosedResourceError):
+                self.at_end()
+                raise
             if not more:
+                self.at_end()
                 return b""
             self._data += more
         return passed
@@ -141,10 +148,12 @@ class Websocket:
 async def open_websocket(
     stream: trio.abc.Stream, host: str, path: str, *, max_message_bytes: int, timeout_s: float
 ) -> AsyncIterator[Websocket]:
-    """A websocket over a connected stream. Raises as trio-websocket does, and TooSlowError after the time."""
+    """A websocket over a connected stream. Raises as trio-websocket does, and TooSlowError where no answer comes."""
     short = _ShortWay(stream, max_message_bytes)
     async with open_tasks() as tasks:
-        with trio.fail_after(timeout_s):
+        with trio.fail_after(timeout_s) as handshake:
+            # An end before the answer is told to nobody by trio-websocket 0.12, which waits on.
+            short.at_end = handshake.cancel
             websocket = await trio_websocket.wrap_client_stream(
                 tasks,
                 # It takes any stream.
@@ -154,4 +163,5 @@ async def open_websocket(
                 max_message_size=max_message_bytes,
                 receive_buffer_size=RECEIVE_BYTES,
             )
+        short.at_end = lambda: None
         yield Websocket(websocket, short)

@@ -1011,6 +1011,11 @@ def test_defaults_of_settings_are_those_of_the_service() -> None:
             assert value in (None, (), "", False) or flag == "`--workers`", flag
 
 
+def test_commands_are_those_of_the_command_line() -> None:
+    told = [cells[0].strip("`") for cells in first_cells("docs/command-line.md", "# The command line")]
+    assert sorted(told) == sorted(cleariflow.COMMANDS)
+
+
 def test_limits_of_keys_are_those_of_the_service() -> None:
     rows = first_cells("docs/settings.md", "## API keys")
     assert [re.findall("`--([a-z]+)`", cells[0]) for cells in rows] == [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import struct
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -15,7 +16,7 @@ import wsproto.events
 from trio.testing import MockClock, memory_stream_pair, wait_all_tasks_blocked
 
 from cdp import connection as connection_module
-from cdp.connection import WRITE_TIMEOUT_S, Connection
+from cdp.connection import WRITE_TIMEOUT_S, Connection, open_connection
 from cdp.errors import CDPError, SessionClosed, TooLarge
 from cdp.tasks import open_tasks
 from cdp.websocket import RECEIVE_BYTES, Websocket, open_websocket
@@ -393,3 +394,22 @@ async def test_write_that_the_peer_does_not_take_is_given_up(autojump_clock: Moc
                 senders.start_soon(send)
         assert trio.current_time() - began == WRITE_TIMEOUT_S == connection_module.WRITE_TIMEOUT_S
         assert len(errors) == 3
+
+
+@pytest.mark.parametrize("reset", [False, True])
+async def test_end_before_the_handshake_is_answered_is_no_answer(reset: bool) -> None:
+    async def hang_up(stream: trio.SocketStream) -> None:
+        await stream.receive_some()
+        if reset:
+            stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        await stream.aclose()
+
+    async with open_tasks() as tasks:
+        (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+        tasks.start_soon(trio.serve_listeners, hang_up, [listener])
+        port = listener.socket.getsockname()[1]
+        # Sooner than CONNECT_TIMEOUT_S.
+        with trio.fail_after(5):
+            with pytest.raises(SessionClosed, match="cannot connect to the browser: "):
+                async with open_connection(f"ws://127.0.0.1:{port}/devtools", lost=SessionClosed):
+                    pass
