@@ -2718,7 +2718,8 @@ class Service:
         events.followers += 1
         try:
             if job is None:
-                yield "hello", events.id_of(events.last if number is None else number), {"queue": self.queue()}
+                hello = {"queue": self.queue(), "version": __version__}
+                yield "hello", events.id_of(events.last if number is None else number), hello
             while not self.stopped:
                 news = events.after(number) if number is not None else None
                 number = events.last

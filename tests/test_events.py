@@ -158,7 +158,8 @@ async def test_hello_tells_the_queue(autojump_clock: MockClock) -> None:
         events = house.service.follow()
         async with aclosing(events):
             ((name, _, data),) = await followed(events, 1)
-        assert (name, data) == ("hello", {"queue": {"queued": 3, "running": 2, "workers": 2}})
+        queue = {"queued": 3, "running": 2, "workers": 2}
+        assert (name, data) == ("hello", {"queue": queue, "version": cleariflow.__version__})
 
 
 async def test_end_of_the_last_job_tells_an_empty_queue(autojump_clock: MockClock) -> None:
