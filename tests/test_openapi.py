@@ -453,6 +453,14 @@ def codes_of(answer: dict[str, Any]) -> list[str]:
     return re.findall("`([a-z_]+)`", answer["description"]) if answer["description"].count(": `") else []
 
 
+def strict(schema: Any) -> Any:
+    """A schema that takes no members but those it names."""
+    if isinstance(schema, dict):
+        closed = {"additionalProperties": False} if schema.get("type") == "object" and "properties" in schema else {}
+        return {name: strict(value) for name, value in schema.items()} | closed
+    return [strict(one) for one in schema] if isinstance(schema, list) else schema
+
+
 async def check(answer: Response, method: str, path: str) -> Any:
     """The body of an answer, which must be as the document says."""
     described = document()["paths"][path][method.lower()]["responses"][str(answer.status_code)]
@@ -462,7 +470,8 @@ async def check(answer: Response, method: str, path: str) -> Any:
     if answer.mimetype != "application/json":
         return await answer.get_data()
     body = await answer.get_json()
-    assert faults_of(content.get("schema", {}), body) == []
+    whole = {**content.get("schema", {}), "components": strict(document()["components"])}
+    jsonschema.Draft202012Validator(whole).validate(body)
     if answer.status_code >= 400:
         assert body["error"]["code"] in codes_of(described)
     return body
@@ -671,7 +680,7 @@ async def run_schemathesis(folder: Path, url: str, *arguments: str) -> None:
 
 async def test_service_does_what_its_description_says(tmp_path: Path) -> None:
     async with open_api(tmp_path / "data", pool=ReadyPool()) as api, serve_api(api) as server:
-        phases = ("--phases", "examples,fuzzing,stateful", "--max-examples", "2")
+        phases = ("--phases", "examples,fuzzing,stateful", "--max-examples", "1")
         await run_schemathesis(tmp_path, f"http://127.0.0.1:{server.port}", *phases)
 
 

@@ -630,6 +630,8 @@ async def test_bug_that_shows_behind_a_use_is_logged(caplog: pytest.LogCaptureFi
     factory = Factory()
     async with open_filled(factory, 0) as pool:
         async with pool.open_page():
+            # The page's task waits for it.
+            await wait_all_tasks_blocked()
             factory.fakes[0].buggy.set()
         await wait_all_tasks_blocked()
     assert "a bug" in caplog.text
