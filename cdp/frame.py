@@ -183,6 +183,11 @@ class MainFrame:
             return TooLarge(f"a document of {exchange.size_bytes} bytes is over {limit}")
         return None
 
+    def answered(self, loader_id: str) -> bool:
+        """Whether a server answered the request for a document."""
+        exchange = self._exchanges.get(loader_id)
+        return exchange is not None and exchange.status_code is not None
+
     def failure(self, loader_id: str, net_error: str | None = None, *, is_download: bool = False) -> CDPError:
         """Why a navigation gave no document."""
         exchange = self._exchanges.get(loader_id)

@@ -449,15 +449,14 @@ class Page:
             self._door.refuse = ad_filter(network.endpoint_of(url)[0])
         # Once: where a page goes from here is not the client's referer's doing.
         referer, self._referer = self._referer, None
-        with self._interception.own_navigation() as failures:
-            reply = await self.session.send(
-                "Page.navigate", url=url, referrer=referer, referrerPolicy="unsafeUrl" if referer else None
-            )
-            await self._caught_up()
+        reply, failures = await self._begin(url, referer)
+        if reply.get("errorText") == "net::ERR_ABORTED" and not failures:
+            await self._hear_of_crash()
+            if not (reply.get("isDownload") or self._frame.answered(reply.get("loaderId", ""))):
+                # So ends what the network service had when it died; what comes then is told as that (Chromium 156).
+                reply, failures = await self._begin(url, referer)
         loader_id = reply.get("loaderId", "")
         if reply.get("errorText") or reply.get("isDownload"):
-            if reply.get("errorText") == "net::ERR_ABORTED" and not failures:
-                await self._hear_of_crash()
             # What keeps the document before aborts the navigation, which hides why.
             net_error = failures[0] if failures else reply.get("errorText")
             self._refused = loader_id
@@ -477,6 +476,15 @@ class Page:
             raise NotAPage("a PDF", exchange.content_type, exchange.size_bytes)
         if hold:
             await self.hold()
+
+    async def _begin(self, url: str, referer: str | None) -> tuple[dict[str, Any], list[str]]:
+        """Have a navigation begin; returns the reply, and how its request failed where that was held up."""
+        with self._interception.own_navigation() as failures:
+            reply = await self.session.send(
+                "Page.navigate", url=url, referrer=referer, referrerPolicy="unsafeUrl" if referer else None
+            )
+            await self._caught_up()
+        return reply, failures
 
     async def set_content(self, html: str, base_url: str | None, *, wait_until: WaitUntil = "load") -> None:
         """Show a document of the client's own, as `about:blank` or as if it came from `base_url`."""
