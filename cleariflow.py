@@ -207,6 +207,8 @@ LIST_LIMIT = 1000
 EVENTS_KEPT = 4096
 # A stream on which nothing happens says so: who stands between would close it.
 KEEP_ALIVE_S = 15.0
+# Open at once: each event costs 0.2 ms for each.
+MAX_STREAMS = 256
 
 # Bounds of a connection. Without a request, or with half the head of one, it is closed after this.
 IDLE_S = 5.0
@@ -856,8 +858,8 @@ class Job:
     """`{attempt, code, error}` of each attempt that failed, the one that ended the job too."""
     expired: bool = False
     """Set by retention: the artifact is gone, the answer is 410 for one more `result_ttl`."""
-    wiped: list[str] = attrs.field(factory=list)
-    """Fields of the request that went when the job ended; a retry needs them anew."""
+    wiped: list[str] | None = attrs.field(factory=list)
+    """Fields of the request that went when the job ended; a retry needs them anew. None: of a former version."""
     phase: str | None = None
     """Of the attempt that runs; with `progress`, in this process only."""
     progress: float = 0.0
@@ -908,6 +910,7 @@ class Job:
         """The stored job; fields of a later version are left out."""
         values = {name: stored[name] for name in STORED_FIELDS if name in stored}
         values |= {"state": State(stored["state"]), "artifacts": stored_artifacts(stored)}
+        values.setdefault("wiped", None)
         return cls(number=number, submitted=None, **values)
 
     def note_failure(self, failure: JobFailed) -> None:
@@ -1125,6 +1128,13 @@ class Keys:
                 if hmac.compare_digest(key.digest.encode(), digest):
                     found = key
         return found
+
+    def holds(self, key: Key | None) -> bool:
+        """Whether a key that was found is still in force; None: whether none is needed."""
+        self.refresh()
+        if key is None:
+            return not self.required
+        return any(known.digest == key.digest for known in (*self._keys.values(), *self._own))
 
     def concurrency(self, name: str | None) -> int | None:
         """How many jobs of a key may run at once; None: any number."""
@@ -2360,15 +2370,21 @@ def needs_browser(parsed: ScrapeRequest) -> bool:
 ALL, END = "*", "end"
 
 
-@attrs.frozen
-class Notice:
-    """One thing that happened to a job."""
+@attrs.frozen(slots=False)
+class JobEvent:
+    """What is told to those who follow jobs, as api.md has it; `quiet` is that nothing happened for a while."""
 
-    number: int
-    name: Literal["job", "progress"]
-    job_id: str
-    key: str | None
+    name: Literal["job", "progress", "hello", "reset", "quiet"]
+    id: str
     data: dict[str, Any]
+    job_id: str | None = None
+    key: str | None = None
+
+    @functools.cached_property
+    def text(self) -> bytes:
+        """As a stream of server-sent events has it; one without data moves the id on, and is no event."""
+        told = f"event: {self.name}\ndata: {json.dumps(self.data)}" if self.name != "quiet" else ": keep-alive"
+        return f"id: {self.id}\n{told}\n\n".encode()
 
     def is_for(self, job: Job | None, key: Key | None) -> bool:
         """Whether who follows one job, or all that a key may see, is told of it. The end of one is told apart."""
@@ -2377,19 +2393,13 @@ class Notice:
         return self.job_id == job.id and self.data["status"] not in (State.DONE, State.FAILED)
 
 
-# Its name, its id and its data, as api.md has them.
-ServiceEvent = tuple[str, str, dict[str, Any]]
-
 class Broadcast:
-    """What happened to jobs, for all who follow: each reads what is kept at his own pace, so that none costs more.
-
-    `followers` counts the streams that are open.
-    """
+    """What happened to jobs, kept once for all who follow; each reads at his own pace. `followers` counts them."""
 
     def __init__(self) -> None:
         # Numbers begin anew with each run of the service.
         self._run = uuid.uuid4().hex[:8]
-        self._kept = deque[Notice](maxlen=EVENTS_KEPT)
+        self._kept = deque[JobEvent](maxlen=EVENTS_KEPT)
         self.last = 0
         self.followers = 0
         self._arrivals: dict[object, trio.Event] = {}
@@ -2397,7 +2407,7 @@ class Broadcast:
     def publish(self, name: Literal["job", "progress"], job: Job, data: dict[str, Any]) -> None:
         """Tell all who follow the job."""
         self.last += 1
-        self._kept.append(Notice(self.last, name, job.id, job.key, data))
+        self._kept.append(JobEvent(name, self.id_of(self.last), data, job.id, job.key))
         self.wake(ALL)
         self.wake(job.id)
 
@@ -2415,7 +2425,7 @@ class Broadcast:
         """Wait until a topic is woken."""
         await self._arrivals.setdefault(topic, trio.Event()).wait()
 
-    def after(self, number: int) -> list[Notice] | None:
+    def after(self, number: int) -> list[JobEvent] | None:
         """What came after a number; None where some of it is not kept any more."""
         if self.last - number > len(self._kept):
             return None
@@ -2650,12 +2660,13 @@ class Service:
         """
         if not job.ended:
             raise ServiceError("not_ended", f"the job is {job.state}: it can be retried when it has ended")
-        wiped, stays = set(job.wiped), "was not wiped: it stays as it was"
-        if others := [Fault(f"request.{name}", stays) for name in given if name not in wiped]:
-            raise ValidationError(others)
-        gone = "was wiped when the job ended: give it anew"
-        if missing := [Fault(f"request.{name}", gone) for name in job.wiped if name not in given]:
-            raise ValidationError(missing, code="conflict")
+        if job.wiped is not None:
+            stays = "is none of the fields that were wiped: " + (", ".join(job.wiped) or "there are none")
+            if others := [Fault(f"request.{name[:MAX_ECHO]}", stays) for name in given if name not in job.wiped]:
+                raise ValidationError(others[:MAX_FAULTS])
+            gone = "was wiped when the job ended: give it anew"
+            if missing := [Fault(f"request.{name}", gone) for name in job.wiped if name not in given]:
+                raise ValidationError(missing, code="conflict")
         return await self.submit(job.service, job.request | dict(given), job.priority, key)
 
     # Following
@@ -2691,6 +2702,9 @@ class Service:
         self.events.publish("job", job, job.row() | {"queue": self.queue()})
 
     def _enter(self, job: Job, phase: str) -> None:
+        if job.ended:
+            # Cancelled; its page is about to be closed.
+            return
         job.phase, job.progress = phase, max(job.progress, round(PHASES.index(phase) / len(PHASES), 2))
         data = {"job_id": job.id, "status": job.state, "phase": phase, "progress": job.progress}
         self.events.publish("progress", job, data)
@@ -2702,42 +2716,67 @@ class Service:
     def queue(self) -> dict[str, int]:
         """How many jobs wait and run, and how many could run."""
         # One that has ended has its worker for a moment longer.
-        running = sum(1 for job_id in self._running if self.store.jobs[job_id].state is State.RUNNING)
+        known = map(self.store.jobs.get, self._running)
+        running = sum(1 for job in known if job is not None and job.state is State.RUNNING)
         return {"queued": len(self._schedule), "running": running, "workers": self.config.workers}
 
     async def follow(
-        self, job: Job | None = None, *, key: Key | None = None, after: str | None = None, quiet_s: float = math.inf
-    ) -> AsyncGenerator[ServiceEvent, None]:
+        self, job: Job | None = None, *, key: Key | None = None, after: str | None = None
+    ) -> AsyncGenerator[JobEvent, None]:
         """What happens to a job until its end, or to all jobs (of a key), until the service stops.
 
         `after` is the id of the event that was read last. Who is too slow for what is kept gets the job as it is, or
-        `reset`: the lists must be read again. When nothing happens for `quiet_s` there is a `quiet`.
+        `reset`: the lists must be read again.
+        """
+        async with contextlib.aclosing(self.news(job, key=key, after=after)) as news:
+            async for events in news:
+                for event in events:
+                    yield event
+
+    async def news(
+        self,
+        job: Job | None = None,
+        *,
+        key: Key | None = None,
+        after: str | None = None,
+        quiet_s: float = math.inf,
+        allowed: Callable[[], bool] = lambda: True,
+    ) -> AsyncGenerator[list[JobEvent], None]:
+        """As `follow`, with all that is there at once, and `quiet` when nothing was told for so long.
+
+        It ends, too, when it is not `allowed` any more.
         """
         events = self.events
         number = events.last if after is None and job is None else events.number_of(after)
+        told = list[JobEvent]()
+        if job is None:
+            hello = {"queue": self.queue(), "version": __version__}
+            told.append(JobEvent("hello", events.id_of(events.last if number is None else number), hello))
+        told_at = trio.current_time()
         events.followers += 1
         try:
-            if job is None:
-                hello = {"queue": self.queue(), "version": __version__}
-                yield "hello", events.id_of(events.last if number is None else number), hello
-            while not self.stopped:
-                news = events.after(number) if number is not None else None
+            while allowed():
+                new = events.after(number) if number is not None else None
                 number = events.last
-                if news is None and job is None:
-                    yield "reset", events.id_of(number), {}
-                elif news is None and job is not None and not job.ended:
-                    yield "job", events.id_of(number), job.row()
-                for notice in news or ():
-                    if notice.is_for(job, key):
-                        yield notice.name, events.id_of(notice.number), notice.data
+                if new is not None:
+                    told += [event for event in new if event.is_for(job, key)]
+                elif job is None:
+                    told.append(JobEvent("reset", events.id_of(number), {}))
+                elif not job.ended:
+                    told.append(JobEvent("job", events.id_of(number), job.row()))
                 if job is not None and job.ended:
-                    yield "job", END, job.row()
+                    yield [*told, JobEvent("job", END, job.row())]
+                    return
+                if told:
+                    yield told
+                    told, told_at = [], trio.current_time()
+                if self.stopped:
                     return
                 if number == events.last:
-                    with trio.move_on_after(quiet_s) as quiet:
+                    with trio.move_on_at(told_at + quiet_s) as quiet:
                         await events.arrival(ALL if job is None else job.id)
                     if quiet.cancelled_caught:
-                        yield "quiet", "", {}
+                        told.append(JobEvent("quiet", events.id_of(number), {}))
         finally:
             events.followers -= 1
 
@@ -3582,7 +3621,7 @@ class Api:
         if given == END:
             # A browser comes again after the stream's end, until it is told not to.
             return Response(b"", 204)
-        return self.event_stream(self.service.follow(job, after=given, quiet_s=KEEP_ALIVE_S))
+        return self.event_stream(self.service.news(job, after=given, quiet_s=KEEP_ALIVE_S))
 
     async def all_events(self) -> Response:
         """Server-sent events of the key's jobs: `hello`; `job` with a `Row` at each change of state; and `progress`.
@@ -3591,17 +3630,19 @@ class Api:
         stream broke off.
         """
         key, given = self.key(), request.headers.get("Last-Event-ID")
-        return self.event_stream(self.service.follow(key=key, after=given, quiet_s=KEEP_ALIVE_S))
+        allowed = functools.partial(self.service.keys.holds, key)
+        return self.event_stream(self.service.news(key=key, after=given, quiet_s=KEEP_ALIVE_S, allowed=allowed))
 
-    def event_stream(self, events: AsyncGenerator[ServiceEvent, None]) -> Response:
-        """An answer without a limit of time, which ends with the events."""
+    def event_stream(self, news: AsyncGenerator[list[JobEvent], None]) -> Response:
+        """An answer without a limit of time, which ends with the events. Raises ServiceError `rate_limited`."""
+        if self.service.events.followers >= MAX_STREAMS:
+            raise ServiceError("rate_limited", f"{MAX_STREAMS} streams of events are open", retry_after_s=10)
 
         async def body() -> AsyncGenerator[bytes, None]:
-            async with contextlib.aclosing(events):
+            async with contextlib.aclosing(news):
                 yield b"retry: 2000\n\n"
-                async for name, event_id, data in events:
-                    text = f"event: {name}\nid: {event_id}\ndata: {json.dumps(data)}\n\n"
-                    yield text.encode() if name != "quiet" else b": keep-alive\n\n"
+                async for events in news:
+                    yield b"".join(event.text for event in events)
 
         # nginx would keep small pieces back.
         response = Response(content_type="text/event-stream", headers={"X-Accel-Buffering": "no"})
@@ -3729,10 +3770,10 @@ ROUTES: tuple[Route, ...] = (
     Route(
         *("GET", "/v1/jobs/<job_id>/events", Api.job_events, "Follow a job until its end", None),
         kinds=EVENTS,
-        errors=OF_JOB,
+        errors=(*OF_JOB, "rate_limited"),
         also={204: "its end was told: `Last-Event-ID` is that event's"},
     ),
-    Route("GET", "/v1/events", Api.all_events, "Follow all jobs", None, kinds=EVENTS, errors=OF_KEY),
+    Route("GET", "/v1/events", Api.all_events, "Follow all jobs", None, kinds=EVENTS, errors=(*OF_KEY, "rate_limited")),
     Route(
         *("GET", "/v1/jobs/<job_id>/result", Api.read_result, "Fetch the artifact itself"),
         kinds=ARTIFACTS,

@@ -15,26 +15,31 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 import cleariflow
 from cdp.errors import NavigationError
 from cdp.visit import PHASES
-from cleariflow import END, Config, Job, Key, ServiceError, ServiceEvent, State, ValidationError
+from cleariflow import END, Config, Job, JobEvent, Key, ServiceError, State, ValidationError
 from tests.test_http import Api, Served, head, open_api, receive, served
 from tests.test_service import URL, FakePool, Gate, House, open_disk, open_house, refused
 
+Told = tuple[str, str, dict[str, Any]]
 LONG = "x" * (cleariflow.KEPT_FIELD_CHARS + 1)
 
 
-async def followed(events: AsyncIterator[ServiceEvent], count: int) -> list[ServiceEvent]:
+def told_by(event: JobEvent) -> Told:
+    return event.name, event.id, event.data
+
+
+async def followed(events: AsyncIterator[JobEvent], count: int) -> list[Told]:
     """The next events, so many."""
     with trio.fail_after(5):
-        return [await anext(events) for _ in range(count)]
+        return [told_by(await anext(events)) for _ in range(count)]
 
 
-async def all_of(house: House, job: Job, **given: Any) -> list[ServiceEvent]:
+async def all_of(house: House, job: Job, **given: Any) -> list[Told]:
     """What is told of a job until its end."""
     with trio.fail_after(5):
-        return [event async for event in house.service.follow(job, **given)]
+        return [told_by(event) async for event in house.service.follow(job, **given)]
 
 
-def statuses(events: list[ServiceEvent]) -> list[str]:
+def statuses(events: list[Told]) -> list[str]:
     return [data["status"] for name, _, data in events if name == "job"]
 
 
@@ -49,7 +54,7 @@ async def test_job_is_followed_through_its_states(autojump_clock: MockClock) -> 
     gate = Gate()
     async with open_house(gate) as house, trio.open_nursery() as nursery:
         first, job = await house.submit(), await house.submit(1)
-        told: list[ServiceEvent] = []
+        told: list[Told] = []
 
         async def follow() -> None:
             told.extend(await all_of(house, job))
@@ -215,14 +220,64 @@ async def test_id_of_a_former_run_is_answered_with_reset(autojump_clock: MockClo
             assert [name for name, _, _ in await followed(events, 2)] == ["hello", "reset"]
 
 
-async def test_quiet_is_told(autojump_clock: MockClock) -> None:
+async def test_quiet_is_told_with_the_id_of_what_was_last(autojump_clock: MockClock) -> None:
+    anna = Key(name="anna", digest="anna", created_at="")
+    async with open_house() as house, trio.open_nursery() as nursery:
+
+        async def keep_others_busy() -> None:
+            while True:
+                await house.service.wait(await house.submit())
+                await trio.sleep(4)
+
+        nursery.start_soon(keep_others_busy)
+        news = house.service.news(key=anna, quiet_s=15)
+        async with aclosing(news):
+            assert [event.name for event in await anext(news)] == ["hello"]
+            began = trio.current_time()
+            for turn in (1, 2):
+                (event,) = await anext(news)
+                assert (event.name, trio.current_time() - began) == ("quiet", turn * 15)
+                assert event.id == house.service.events.id_of(house.service.events.last)
+        nursery.cancel_scope.cancel()
+
+
+async def test_stream_that_is_not_allowed_any_more_ends(autojump_clock: MockClock) -> None:
+    allowed = True
     async with open_house() as house:
-        events = house.service.follow(quiet_s=15)
+        news = house.service.news(allowed=lambda: allowed)
+        async with aclosing(news):
+            await anext(news)
+            allowed = False
+            await house.submit()
+            assert [events async for events in news] == []
+
+
+async def test_stream_ends_with_a_service_that_stops_while_an_event_is_sent(autojump_clock: MockClock) -> None:
+    async with open_house(Gate()) as house:
+        events = house.service.follow()
         async with aclosing(events):
-            await anext(events)
-            started = trio.current_time()
-            assert [(await anext(events))[0] for _ in range(2)] == ["quiet", "quiet"]
-            assert trio.current_time() - started == 30
+            await followed(events, 1)
+            house.service.stop()
+            with trio.fail_after(1):
+                assert [event async for event in events] == []
+
+
+async def test_queue_is_counted_while_an_ended_job_is_forgotten(autojump_clock: MockClock) -> None:
+    async with open_house(Gate()) as house:
+        job = await house.submit()
+        await house.pool.reached(1)
+        del house.store.jobs[job.id]
+        assert house.service.queue()["running"] == 0
+
+
+async def test_cancelled_job_has_no_progress(autojump_clock: MockClock) -> None:
+    async with open_house(Gate()) as house:
+        job = await house.submit()
+        await house.pool.reached(1)
+        house.service.cancel(job)
+        last = house.service.events.last
+        house.service._enter(job, "capture")
+        assert house.service.events.last == last
 
 
 @pytest.mark.parametrize("one", [True, False])
@@ -247,7 +302,7 @@ async def test_streams_end_with_the_service(one: bool, autojump_clock: MockClock
 # ---- Over HTTP -------------------------------------------------------------------------------------------------------
 
 
-def parsed(text: bytes) -> list[ServiceEvent]:
+def parsed(text: bytes) -> list[Told]:
     """The events of a stream."""
     found = []
     for block in text.decode().split("\n\n"):
@@ -301,6 +356,29 @@ async def streamed(server: Served, stream: trio.SocketStream, path: str, end: by
     await stream.send_all(head("GET", path, *lines))
     with trio.fail_after(10):
         return await receive(stream, end)
+
+
+async def test_stream_ends_when_its_key_is_revoked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(cleariflow, "KEEP_ALIVE_S", 0.05)
+    assert cleariflow.main(["keys", "add", "anna", "--data-dir", str(tmp_path)]) == 0
+    key = capsys.readouterr().out.strip()
+    async with served(tmp_path, Gate()) as server:
+        async with await server.connect() as stream:
+            await streamed(server, stream, f"/v1/events?api_key={key}", b"event: hello")
+            assert cleariflow.main(["keys", "revoke", "anna", "--data-dir", str(tmp_path)]) == 0
+            with trio.fail_after(10):
+                await receive(stream, b"0\r\n\r\n")
+
+
+async def test_streams_over_the_limit_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cleariflow, "MAX_STREAMS", 1)
+    async with served(tmp_path, Gate()) as server:
+        async with await server.connect() as stream:
+            await streamed(server, stream, "/v1/events", b"event: hello")
+            answer = await server.get("/v1/events")
+            assert (answer.status_code, (await answer.get_json())["error"]["code"]) == (429, "rate_limited")
 
 
 async def test_stream_outlives_the_time_of_an_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -380,9 +458,22 @@ async def test_retry_takes_wiped_fields_anew(autojump_clock: MockClock) -> None:
 
 async def test_retry_takes_no_other_fields(autojump_clock: MockClock) -> None:
     async with open_house() as house:
-        job = await house.service.wait(await house.submit())
-        with pytest.raises(ValidationError, match=r"request\.url: was not wiped"):
-            await house.service.retry(job, {"url": URL})
+        job = await house.service.wait(await house.submit(cookies="a=b"))
+        with pytest.raises(
+            ValidationError, match=r"request\.url: is none of the fields that were wiped: cookies"
+        ) as caught:
+            await house.service.retry(job, {"url": URL, "x" * 10_000: 1})
+        assert len(str(caught.value)) < 1000
+
+
+async def test_retry_of_a_former_version_s_job_takes_any_field(tmp_path: Path) -> None:
+    async with open_disk(tmp_path, FakePool()) as service:
+        job = await service.wait(await service.submit("scrape", {"url": URL, "cookies": "a=b"}))
+        stored = job.document()
+        del stored["wiped"]
+        old = Job.from_document(job.number, stored)
+        again = await service.retry(old, {"cookies": "a=c"})
+        assert again.request["cookies"][0]["value"] == "c"
 
 
 async def test_what_was_wiped_is_known_after_a_restart(tmp_path: Path) -> None:
