@@ -41,9 +41,9 @@ Invariants
     I6  Nothing of the client's secrets (key, cookies, headers, auth) is logged, or kept once its job has ended; the
         journal's older lines lose them within `SCRUB_S`. Only what is set aside as damaged is left as it is.
 
-Sections: constants, errors, configuration, requests, jobs and transitions, policies, keys, schedule, journal file,
-journal storage, store, attempt, events, service, HTTP messages, HTTP handlers, openapi, HTTP application, HTTP server,
-doctor, captures without a server, command line.
+Sections: constants, errors, log, configuration, requests, jobs and transitions, policies, keys, schedule, journal file,
+journal storage, store, attempt, events, counts, service, metrics, HTTP messages, HTTP handlers, openapi, HTTP
+application, HTTP server, doctor, captures without a server, command line.
 """
 
 from __future__ import annotations
@@ -934,6 +934,13 @@ def stored_artifacts(stored: Mapping[str, Any]) -> dict[str, Artifact]:
     return {name: Artifact(**one) for name, one in stored.get("artifacts", {}).items()}
 
 
+def is_secret(name: str, value: Any) -> bool:
+    """Whether a field of a stored request must go with its job's end; a URL of an action may hold credentials."""
+    if name == "actions":
+        return any(credentials_of(step["url"]) is not None for step in value if "url" in step)
+    return name in SECRET_FIELDS and bool(value)
+
+
 def transition(job: Job, step: Step, **changes: Any) -> None:
     """Change a job's state, and the fields that go with it. An impossible step is a bug of ours."""
     state = JOB_TRANSITIONS.get((job.state, step))
@@ -957,9 +964,9 @@ def transition(job: Job, step: Step, **changes: Any) -> None:
         kept = {
             name: value
             for name, value in job.request.items()
-            if name not in SECRET_FIELDS and len(str(value)) <= KEPT_FIELD_CHARS
+            if not is_secret(name, value) and len(str(value)) <= KEPT_FIELD_CHARS
         }
-        job.wiped = [name for name, value in job.request.items() if name not in kept and value]
+        job.wiped = [name for name in job.request if name not in kept]
         job.request = kept
 
 
@@ -2081,7 +2088,7 @@ class Store:
         self._uses.upsert(self._used[key.digest])
 
     def _note_secrets(self, number: int, request: Mapping[str, Any]) -> None:
-        if any(name in request for name in SECRET_FIELDS):
+        if any(is_secret(name, value) for name, value in request.items()):
             self._secretive.add(number)
         elif number in self._secretive:
             self._secretive.remove(number)

@@ -213,6 +213,50 @@ async def test_who_is_too_slow_is_told_to_read_anew(monkeypatch: pytest.MonkeyPa
             assert name == "job"
 
 
+@pytest.mark.parametrize("more", [0, 1])
+async def test_all_that_is_kept_is_told(more: int, monkeypatch: pytest.MonkeyPatch, autojump_clock: MockClock) -> None:
+    monkeypatch.setattr(cleariflow, "EVENTS_KEPT", 8)
+    async with open_house(Gate()) as house:
+        job = await house.submit()
+        await house.pool.reached(1)
+        events = house.service.follow()
+        async with aclosing(events):
+            await followed(events, 1)
+            for _ in range(8 + more):
+                house.service._tell(job)
+            names = [name for name, _, _ in await followed(events, 1 if more else 8)]
+        assert names == (["reset"] if more else ["job"] * 8)
+
+
+@pytest.mark.parametrize("number", ["99", "²", "٣", "1" * 5000])
+async def test_number_that_was_never_told_is_answered_with_reset(number: str, autojump_clock: MockClock) -> None:
+    async with open_house() as house:
+        run = house.service.events.id_of(0).partition("-")[0]
+        events = house.service.follow(after=f"{run}-{number}")
+        async with aclosing(events):
+            assert [name for name, _, _ in await followed(events, 2)] == ["hello", "reset"]
+
+
+async def test_number_that_is_not_kept_any_more_is_answered_with_reset(
+    monkeypatch: pytest.MonkeyPatch, autojump_clock: MockClock
+) -> None:
+    monkeypatch.setattr(cleariflow, "EVENTS_KEPT", 3)
+    async with open_house() as house:
+        await house.service.wait(await house.submit())
+        events = house.service.follow(after=house.service.events.id_of(1))
+        async with aclosing(events):
+            assert [name for name, _, _ in await followed(events, 2)] == ["hello", "reset"]
+
+
+async def test_returned_job_begins_its_progress_anew(autojump_clock: MockClock) -> None:
+    async with open_house(Gate()) as house:
+        job = await house.submit()
+        await house.pool.reached(1)
+    assert (job.state, "phase" in job.row()) == (State.QUEUED, False)
+    cleariflow.transition(job, cleariflow.Step.LEASED)
+    assert (job.phase, job.progress) == (None, 0.0)
+
+
 async def test_id_of_a_former_run_is_answered_with_reset(autojump_clock: MockClock) -> None:
     async with open_house() as house:
         events = house.service.follow(after="0123abcd-5")
@@ -352,6 +396,38 @@ async def test_stream_of_all_jobs_needs_the_key(tmp_path: Path) -> None:
         assert (await api.client.head("/v1/events?api_key=a-key-that-is-long")).status_code == 200
 
 
+async def test_stream_of_all_jobs_shows_those_of_the_key_over_http(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("anna", "bert"):
+        assert cleariflow.main(["keys", "add", name, "--data-dir", str(tmp_path)]) == 0
+    anna, bert = capsys.readouterr().out.split()
+    async with served(tmp_path) as server:
+        async with await server.connect() as stream:
+            await streamed(server, stream, f"/v1/events?api_key={anna}", b"event: hello")
+            ids = []
+            for key in (bert, anna):
+                answer = await server.post("/v1/scrape", {"url": URL, "api_key": key})
+                assert answer.status_code == 200
+                ids.append(next(reversed(server.service.store.jobs)))
+            with trio.fail_after(10):
+                text = await receive(stream, b'"status": "done"')
+        assert [job_id in text.decode() for job_id in ids] == [False, True]
+
+
+async def test_stream_goes_on_after_the_id_over_http(tmp_path: Path) -> None:
+    async with served(tmp_path, Gate()) as server:
+        job = await server.submit()
+        await server.pool.reached(1)
+        events = server.service.events
+        for path in ("/v1/events", f"/v1/jobs/{job.id}/events"):
+            async with await server.connect() as stream:
+                given = f"Last-Event-ID: {events.id_of(events.last - 1)}"
+                text = await streamed(server, stream, path, f"id: {events.id_of(events.last)}\n".encode(), given)
+                assert b"X-Accel-Buffering: no" in text or b"x-accel-buffering: no" in text
+                assert [name for name, _, _ in parsed(text + b"data: {}\n\n")].count("job") == 0
+
+
 async def streamed(server: Served, stream: trio.SocketStream, path: str, end: bytes, *lines: str) -> bytes:
     await stream.send_all(head("GET", path, *lines))
     with trio.fail_after(10):
@@ -389,7 +465,7 @@ async def test_stream_outlives_the_time_of_an_answer(tmp_path: Path, monkeypatch
             await streamed(server, stream, "/v1/events", b"event: hello")
             with trio.fail_after(10):
                 for _ in range(5):
-                    await receive(stream, b": keep-alive")
+                    await receive(stream, b": keep-alive\n\n")
 
 
 async def test_client_that_leaves_follows_no_more(tmp_path: Path) -> None:
@@ -420,7 +496,7 @@ async def test_retry_is_a_new_job_of_the_same_request(autojump_clock: MockClock)
         job = await house.service.wait(await house.submit(priority=7, wait_ms=5, retries=0))
         house.pool.visit = Gate()
         again = await house.service.retry(job, {})
-        assert (again.request, again.priority, again.service) == (job.request | {"headers": {}}, 7, "scrape")
+        assert (again.request, again.priority, again.service) == (job.request, 7, "scrape")
         assert again.id != job.id
 
 
@@ -512,6 +588,16 @@ async def test_retry_with_a_wrong_body_is_400(tmp_path: Path, body: object) -> N
     async with open_api(tmp_path) as api:
         status, error = await conflict(api, await api.ended(), body)
         assert (status, error["code"]) == (400, "invalid_request")
+
+
+async def test_retry_is_the_key_s_own_job(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cleariflow.main(["keys", "add", "anna", "--data-dir", str(tmp_path)]) == 0
+    key = capsys.readouterr().out.strip()
+    async with open_api(tmp_path) as api:
+        job = await api.service.wait(await api.submit(cookies="a=b", api_key=key))
+        answer = await api.post(f"/v1/jobs/{job.id}/retry", {"request": {"api_key": key, "cookies": "a=b"}})
+        assert answer.status_code == 202
+        assert api.service.job((await answer.get_json())["job_id"]).key == "anna"
 
 
 async def test_retry_needs_the_key_of_the_job(tmp_path: Path) -> None:

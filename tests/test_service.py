@@ -357,7 +357,8 @@ async def test_key_is_in_no_stored_job(autojump_clock: MockClock) -> None:
 async def test_secrets_leave_the_store_with_the_end(autojump_clock: MockClock) -> None:
     gate = Gate()
     async with open_house(gate) as house:
-        job = await house.submit(headers={"X-A": "hush"}, cookies="a=hush")
+        actions = [{"type": "goto", "url": "http://me:hush@8.8.8.8/"}]
+        job = await house.submit(headers={"X-A": "hush"}, cookies="a=hush", actions=actions)
         assert "hush" in repr(house.store.stored)
         gate.open.set()
         await house.service.wait(job)
