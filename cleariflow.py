@@ -2443,12 +2443,11 @@ class Broadcast:
         return f"{self._run}-{number}"
 
     def number_of(self, event_id: str | None) -> int | None:
-        """The number that a client was told; None for one that is not of this run, or not kept any more."""
+        """The number that a client was told; None for one that is not of this run."""
         run, _, digits = (event_id or "").partition("-")
         if run != self._run or not re.fullmatch("[0-9]{1,18}", digits):
             return None
-        number = int(digits)
-        return number if 0 <= self.last - number <= len(self._kept) else None
+        return number if (number := int(digits)) <= self.last else None
 
 
 # ---------------------------------------------------------------- counts
