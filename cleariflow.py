@@ -695,8 +695,10 @@ def _request_faults(parsed: Request, given: Mapping[str, object], config: Config
             if given.get(name):
                 yield Fault(name, "contradicts render: false, which runs no script")
         if isinstance(parsed, ScrapeRequest):
+            untouched = ScrapeRequest()
             for name in BROWSER_FIELDS:
-                if given.get(name):
+                # (A client that was generated sends defaults, too.)
+                if given.get(name) and getattr(parsed, name) != getattr(untouched, name):
                     yield Fault(name, "needs a browser, and render is false")
             if is_found_by_browser(parsed.selector):
                 yield Fault("selector", "xpath= and text= need a browser, and render is false")
@@ -3462,9 +3464,7 @@ class Api:
 
     def accepted(self, job: Job) -> Response:
         """Of a new job."""
-        return json_response(
-            {"job_id": job.id}, 202, {"Location": f"{self.service.config.root_path}/v1/jobs/{job.id}"}
-        )
+        return json_response({"job_id": job.id}, 202, {"Location": f"{self.service.config.root_path}/v1/jobs/{job.id}"})
 
     async def retry_job(self, job_id: str) -> Response:
         body = await self.body() if await request.get_data() else {}

@@ -610,6 +610,11 @@ def test_every_field_that_needs_a_browser_is_known() -> None:
     assert {*BROWSER_VALUES, "html", "javascript"} - {"outputs"} == {*SCRIPT_FIELDS, *BROWSER_FIELDS}
 
 
+def test_scrape_without_a_browser_takes_fields_at_their_defaults() -> None:
+    fields = {"wait_until": "auto", "timezone": "UTC", "viewport": {"width": 1280}, "wait_ms": 0}
+    assert parsed("scrape", render=False, **fields).render is False
+
+
 def test_scrape_without_a_browser_takes_the_rest() -> None:
     fields = {"headers": {"X-A": "1"}, "cookies": "a=b", "auth": AUTH, "user_agent": "x", "locale": "de"}
     more = {"referer": URL, "ignore_tls_errors": True, "selector": "p", "outputs": ["text", "links", "metadata"]}
