@@ -50,7 +50,6 @@ from __future__ import annotations
 
 import argparse
 import base64
-import bisect
 import codecs
 import contextlib
 import ctypes
@@ -94,6 +93,7 @@ from collections.abc import (
     Iterator,
     Mapping,
     MutableMapping,
+    Sequence,
 )
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from contextvars import ContextVar
@@ -104,7 +104,6 @@ from typing import Annotated, Any, BinaryIO, Literal, cast, get_args
 from urllib.parse import parse_qsl, unquote
 
 import attrs
-import click
 import h11
 import hypercorn
 import hypercorn.trio.run
@@ -114,18 +113,11 @@ from hypercorn.protocol.h11 import H11Protocol
 from hypercorn.trio.tcp_server import TCPServer
 from hypercorn.trio.worker_context import TrioSingleTask
 from hypercorn.typing import ASGIFramework
-from prometheus_client.core import (
-    CollectorRegistry,
-    CounterMetricFamily,
-    GaugeMetricFamily,
-    HistogramMetricFamily,
-    Metric,
-    SummaryMetricFamily,
-)
+from prometheus_client import CollectorRegistry, Histogram
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric, SummaryMetricFamily
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
-from prometheus_client.utils import floatToGoString
 from quart import Response, request, send_file
 from quart_trio import QuartTrio
 from quart_trio.wrappers.response import TrioFileBody, TrioIterableBody
@@ -142,7 +134,7 @@ from cdp.doctor import Finding
 from cdp.egress import FailureKind, Ledger
 from cdp.emulation import viewport_of
 from cdp.fetch import fetch
-from cdp.files import safe_name, unique, write_whole
+from cdp.files import named, write_whole
 from cdp.network import credentials_of, endpoint_of, parse_url, without_credentials
 from cdp.options import (
     Auth,
@@ -158,12 +150,13 @@ from cdp.options import (
     WaitFor,
 )
 from cdp.page import MAX_REPORTED_CHARS
-from cdp.pool import OpenPage
+from cdp.pool import OpenPage, Retirement
 from cdp.proxy import Proxy
 from cdp.schema import NULL, Schema, Schemas, ref, shape
 from cdp.scrape import Part, has_scripts, scrape_document, scrape_page, title_of
 from cdp.tasks import in_thread, open_tasks
-from cdp.texts import add_flags, nested, value_of, with_values
+from cdp.terminal import Display, write_out
+from cdp.texts import add_flags, nested, printable, value_of, with_values
 from cdp.validation import (
     MAX_ECHO,
     MAX_FAULTS,
@@ -297,8 +290,6 @@ ERROR_CODES = {
 WORKING_FOR: ContextVar[Job | None] = ContextVar("working_for", default=None)
 # What a line tells beside its message: `extra` of the log's calls.
 LOG_FIELDS = ("job_id", "service", "attempt", "state", "code", "elapsed_ms")
-# Controls and half characters, and what turns the direction of writing: pages' words must not make lines of their own.
-UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 def about(job: Job) -> dict[str, Any]:
@@ -317,11 +308,6 @@ def note_job(record: logging.LogRecord) -> bool:
 # Of loggers, not of a handler: a program that embeds the service has handlers of its own.
 logger.addFilter(note_job)
 logging.getLogger("cdp").addFilter(note_job)
-
-
-def printable(text: str) -> str:
-    """A text in one line, with escapes for what is in `UNPRINTABLE`."""
-    return UNPRINTABLE.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
 class LineFormatter(logging.Formatter):
@@ -1890,21 +1876,20 @@ class Store:
                     sync_folder(path.parent)
         except OSError as error:
             raise StoreError(f"cannot use the data folder {folder}: {error}", error.errno) from error
-        self._storage = JournalStorage(folder / "jobs.journal")
-        self._table = JournalTable(self._storage, "jobs")
+        self.journal = JournalStorage(folder / "jobs.journal")
+        self._table = JournalTable(self.journal, "jobs")
         # How often each key with a quota was used.
-        self._uses = JournalTable(self._storage, "uses")
+        self._uses = JournalTable(self.journal, "uses")
         # The journal's own; see there.
-        self.flushed, self.run = self._storage.flushed, self._storage.run
-        self.journal_counts = self._storage.counts
+        self.flushed, self.run = self.journal.flushed, self.journal.run
         # Threads for artifacts of our own, as the journal's.
         self.file_limiter = trio.CapacityLimiter(8)
         # By number, newest last; lists rely on it.
         self.jobs: dict[str, Job | Ended] = {}
         self._disk_budget = disk_budget
-        self._artifact_bytes = 0
+        self.artifact_bytes = 0
         # In the order they ended: those younger than the time to live, the others, and those that have artifacts.
-        self._young, self._old, self._holding = deque[Ended](), deque[Ended](), deque[Ended]()
+        self._young, self._old, self.holding = deque[Ended](), deque[Ended](), deque[Ended]()
         # Numbers of jobs whose stored requests have secrets.
         self._secretive: set[int] = set()
         # The size of an artifact that the disk refused; it must have room for as much before it is trusted again.
@@ -1916,7 +1901,7 @@ class Store:
         try:
             self._load()
         except BaseException:
-            self._storage.close()
+            self.journal.close()
             raise
         finally:
             if collecting:
@@ -1928,7 +1913,7 @@ class Store:
     def _load(self) -> None:
         """Read the jobs, and remove what a killed process left: temporary folders, and files that no job knows."""
         if killed := cdp.end_leftovers(self.temporary):
-            self._storage.reports.append(f"{killed} processes of a former run's browsers were still there; killed")
+            self.journal.reports.append(f"{killed} processes of a former run's browsers were still there; killed")
         for path in self.temporary.iterdir():
             shutil.rmtree(path, ignore_errors=True)
         unknown = set(os.listdir(self.artifacts))
@@ -1964,14 +1949,14 @@ class Store:
         for row in sorted(ended, key=lambda row: row.ended):
             self._note_end(row)
         for row in incomplete:
-            self._storage.reports.append(f"an artifact of job {row.id} is missing; it counts as expired")
+            self.journal.reports.append(f"an artifact of job {row.id} is missing; it counts as expired")
             self._strip(row)
         for name in unknown:
             # Where a volume is mounted, a folder `lost+found` too.
             with contextlib.suppress(OSError):
                 (self.artifacts / name).unlink()
         if unknown:
-            self._storage.reports.append(f"{len(unknown)} artifact files of no job were removed")
+            self.journal.reports.append(f"{len(unknown)} artifact files of no job were removed")
 
     def _size(self, artifact: Artifact) -> int:
         if artifact.size_bytes is None:
@@ -1981,11 +1966,10 @@ class Store:
     @property
     def fault(self) -> OSError | None:
         """Why nothing should be taken or begun: the last write failed, or there is too little room; else None."""
-        if self._storage.fault is not None:
-            return self._storage.fault
+        if self.journal.fault is not None:
+            return self.journal.fault
         try:
-            disk = os.statvfs(self.temporary)
-            if disk.f_bavail * disk.f_frsize < DISK_RESERVE_BYTES:
+            if shutil.disk_usage(self.temporary).free < DISK_RESERVE_BYTES:
                 return OSError(errno.ENOSPC, f"less than {DISK_RESERVE_BYTES >> 20} MiB are free in the data folder")
             if self._refused_bytes:
                 if trio.current_time() < self._tried_at + STORE_RETRY_S:
@@ -2006,32 +1990,9 @@ class Store:
                 return
             await trio.sleep(STORE_RETRY_S)
 
-    @property
-    def journal_bytes(self) -> int:
-        """Size of the journal."""
-        return self._storage.size_bytes
-
-    @property
-    def artifact_bytes(self) -> int:
-        """Size of all artifacts."""
-        return self._artifact_bytes
-
-    @property
-    def artifact_count(self) -> int:
-        """How many jobs have artifacts."""
-        return len(self._holding)
-
-    def free_bytes(self) -> int:
-        """What the disk has left for us; 0 where it does not say."""
-        try:
-            disk = os.statvfs(self.temporary)
-        except OSError:
-            return 0
-        return disk.f_bavail * disk.f_frsize
-
     def reports(self) -> list[str]:
         """Sentences for the log that nobody has taken yet."""
-        reports, self._storage.reports[:] = list(self._storage.reports), []
+        reports, self.journal.reports[:] = list(self.journal.reports), []
         return reports
 
     def next_number(self) -> int:
@@ -2083,7 +2044,7 @@ class Store:
     def count_use(self, key: Key, by: int) -> None:
         """Count it once more, or once less; on disk with the job that it is about."""
         # Not their number: damage may have taken one.
-        doc_id = max(self._storage.lines("uses"), default=0) + 1
+        doc_id = max(self.journal.lines("uses"), default=0) + 1
         if key.digest in self._used:
             doc_id = self._used[key.digest].doc_id
         self._used[key.digest] = Document({"digest": key.digest, "uses": self.uses(key) + by}, doc_id)
@@ -2094,18 +2055,18 @@ class Store:
             self._secretive.add(number)
         elif number in self._secretive:
             self._secretive.remove(number)
-            self._storage.scrub()
+            self.journal.scrub()
 
     def _note_end(self, row: Ended) -> None:
         self._young.append(row)
         if row.artifact_bytes:
-            self._holding.append(row)
-            self._artifact_bytes += row.artifact_bytes
+            self.holding.append(row)
+            self.artifact_bytes += row.artifact_bytes
 
     def remove(self, job: Job | Ended) -> None:
         """Forget a job that has no artifacts."""
         self._note_secrets(job.number, {})
-        if self.jobs.pop(job.id, None) is not None and job.number in self._storage.lines("jobs"):
+        if self.jobs.pop(job.id, None) is not None and job.number in self.journal.lines("jobs"):
             self._table.remove(doc_ids=[job.number])
 
     async def save_artifact(self, name: str, data: bytes) -> None:
@@ -2161,8 +2122,8 @@ class Store:
 
     def _evict(self) -> None:
         """Keep to the disk budget, but for the job that ended last: its client has had no time to read it."""
-        while self._artifact_bytes > self._disk_budget and len(self._holding) > 1:
-            self._strip(self._holding[0])
+        while self.artifact_bytes > self._disk_budget and len(self.holding) > 1:
+            self._strip(self.holding[0])
 
     def _strip(self, row: Ended) -> None:
         """Take an ended job's artifacts away."""
@@ -2173,8 +2134,8 @@ class Store:
         job.artifacts, job.expired = {}, True
         self.put(job)
         if row.artifact_bytes:
-            self._holding.remove(row)
-            self._artifact_bytes -= row.artifact_bytes
+            self.holding.remove(row)
+            self.artifact_bytes -= row.artifact_bytes
         row.artifact_bytes, row.expired = 0, True
 
 
@@ -2458,26 +2419,8 @@ class Broadcast:
 PHASE_BOUNDS_S = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 ATTEMPT_BOUNDS_S = (0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
 WAIT_BOUNDS_S = (0.01, 0.1, 0.5, 1.0, 5.0, 10.0, 30.0, 60.0, 300.0, 1800.0)
-
-
-class Durations:
-    """How many things took how long, by labels that are known before."""
-
-    def __init__(self, labels: Iterable[str], bounds_s: tuple[float, ...]) -> None:
-        self._bounds_s = bounds_s
-        self._counts = {label: [0] * (len(bounds_s) + 1) for label in labels}
-        self._sums_s = dict.fromkeys(self._counts, 0.0)
-
-    def add(self, label: str, seconds: float) -> None:
-        """Count one more."""
-        self._counts[label][bisect.bisect_left(self._bounds_s, seconds)] += 1
-        self._sums_s[label] += seconds
-
-    def histograms(self) -> Iterator[tuple[str, list[tuple[str, float]], float]]:
-        """For each label the buckets, each with those before it, as Prometheus has them; and the sum of seconds."""
-        for label, counts in self._counts.items():
-            bounds = map(floatToGoString, (*self._bounds_s, math.inf))
-            yield label, list(zip(bounds, itertools.accumulate(counts), strict=True)), self._sums_s[label]
+# By the value of their label: finding it costs as much as the rest.
+Durations = dict[str, Histogram]
 
 
 class Tally:
@@ -2487,16 +2430,25 @@ class Tally:
         self.submitted = Counter[ServiceName]()
         # By service, state and error code.
         self.ended = Counter[tuple[ServiceName, State, str]]()
-        # From submission to the first lease, by service; whole attempts, by service; an attempt's phases.
-        self.waits = Durations(REQUEST_CLASSES, WAIT_BOUNDS_S)
-        self.attempts = Durations(REQUEST_CLASSES, ATTEMPT_BOUNDS_S)
-        self.phases = Durations(PHASES, PHASE_BOUNDS_S)
+        # Has the durations.
+        self.registry = CollectorRegistry()
+
+        def durations(name: str, text: str, label: str, values: Iterable[str], bounds_s: Sequence[float]) -> Durations:
+            family = Histogram(f"cleariflow_{name}_seconds", text, [label], buckets=bounds_s, registry=self.registry)
+            return {value: family.labels(value) for value in values}
+
+        text = "From a job's submission to its first attempt"
+        self.waits = durations("queue_wait", text, "service", REQUEST_CLASSES, WAIT_BOUNDS_S)
+        text = "Whole attempts, however they ended"
+        self.attempts = durations("attempt", text, "service", REQUEST_CLASSES, ATTEMPT_BOUNDS_S)
+        text = "Phases of attempts; settling is several of them"
+        self.phases = durations("phase", text, "phase", PHASES, PHASE_BOUNDS_S)
 
     def note_attempt(self, service: ServiceName, progress: Progress) -> None:
         """Count an attempt, however it ended."""
-        self.attempts.add(service, progress.elapsed_ms / 1000)
+        self.attempts[service].observe(progress.elapsed_ms / 1000)
         for phase, seconds in progress.phases_s.items():
-            self.phases.add(phase, seconds)
+            self.phases[phase].observe(seconds)
 
 
 # ---------------------------------------------------------------- service
@@ -2841,7 +2793,7 @@ class Service:
         transition(job, Step.LEASED)
         self._put(job)
         if job.attempts == 1:
-            self.tally.waits.add(job.service, (job.queue_ms or 0) / 1000)
+            self.tally.waits[job.service].observe((job.queue_ms or 0) / 1000)
         scope = self._running[job.id] = trio.CancelScope()
         in_context = WORKING_FOR.set(job)
         try:
@@ -3059,7 +3011,6 @@ async def open_service(config: Config | None = None) -> AsyncIterator[Service]:
 
 # Anybody may scrape: all processes of the machine are looked at once in this time.
 LOOK_AGE_S = 1.0
-BROWSER_ENDS = ("ended", "uses", "memory", "idle")
 # Each with its labels.
 Values = Iterable[tuple[tuple[str, ...], float]]
 
@@ -3075,14 +3026,6 @@ def family(
 
 
 counter, gauge = functools.partial(family, CounterMetricFamily), functools.partial(family, GaugeMetricFamily)
-
-
-def histogram(name: str, text: str, durations: Durations, label: str) -> Metric:
-    """A histogram of seconds."""
-    made = HistogramMetricFamily(f"cleariflow_{name}_seconds", text, labels=[label])
-    for shown, buckets, sum_s in durations.histograms():
-        made.add_metric([shown], buckets, sum_s)
-    return made
 
 
 class Metrics(Collector):
@@ -3139,15 +3082,16 @@ class Metrics(Collector):
         yield gauge("queue_oldest_seconds", "Since the submission of the job that waits for longest", age_s)
         yield gauge("jobs_running", "Jobs that have a worker", service.queue()["running"])
         yield gauge("workers", "Jobs that may run at once", service.config.workers)
-        yield histogram("queue_wait", "From a job's submission to its first attempt", tally.waits, "service")
-        yield histogram("attempt", "Whole attempts, however they ended", tally.attempts, "service")
-        yield histogram("phase", "Phases of attempts; settling is several of them", tally.phases, "phase")
+        for durations in tally.registry.collect():
+            # When a label was first known tells nothing here.
+            durations.samples = [one for one in durations.samples if not one.name.endswith("_created")]
+            yield durations
 
     def _browsers(self) -> Iterator[Metric]:
         pool, usage, pages = self._service.pool, self._usage, self._service.pool.pages
         yield counter("browser_launches_total", "Browsers that were started", pool.launches)
         yield counter("browser_launch_failures_total", "Browsers that could not be started", pool.failures)
-        retired = [((reason,), pool.retired[reason]) for reason in BROWSER_ENDS]
+        retired = [((reason,), pool.retired[reason]) for reason in get_args(Retirement)]
         yield counter("browser_retirements_total", "Browsers that were given up, and why", retired, "reason")
         yield counter("browser_renderers_killed_total", "Pages that held too much memory", pool.renderers_killed)
         used = [(("in_use",), pages.in_use), (("ahead",), pages.ahead)]
@@ -3168,18 +3112,19 @@ class Metrics(Collector):
         yield counter("egress_ads_blocked_total", "Connections refused by block_ads", totals.ads_blocked)
 
     def _store(self) -> Iterator[Metric]:
-        store, counts = self._service.store, self._service.store.journal_counts
+        store, counts = self._service.store, self._service.store.journal.counts
         yield counter("store_commits_total", "Groups of changes that came to disk", counts.commits)
         yield counter("store_folds_total", "Times that the journal was written anew", counts.folds)
         yield counter("store_faults_total", "Writes that the disk refused", counts.faults)
         yield counter("store_written_bytes_total", "Written to the journal", counts.written_bytes)
         text = "Calls of fsync for the journal"
         yield SummaryMetricFamily("cleariflow_store_fsync_seconds", text, counts.fsyncs, counts.fsync_s)
-        yield gauge("store_journal_bytes", "Size of the journal", store.journal_bytes)
+        yield gauge("store_journal_bytes", "Size of the journal", store.journal.size_bytes)
         yield gauge("store_jobs", "Jobs that are known, those that ended too", len(store.jobs))
-        yield gauge("artifacts", "Ended jobs whose artifacts are kept", store.artifact_count)
+        yield gauge("artifacts", "Ended jobs whose artifacts are kept", len(store.holding))
         yield gauge("artifact_bytes", "Size of all artifacts (--disk-budget)", store.artifact_bytes)
-        yield gauge("disk_free_bytes", "Free in the data folder", store.free_bytes())
+        with contextlib.suppress(OSError):
+            yield gauge("disk_free_bytes", "Free in the data folder", shutil.disk_usage(store.temporary).free)
 
 
 # ---------------------------------------------------------------- HTTP messages
@@ -4469,71 +4414,27 @@ async def stop_on_signal(signals: AsyncIterator[int], service: Service, stopped:
 
 # ---------------------------------------------------------------- doctor
 
-# A folder on a network, or a worn disk: every submission waits for this.
-SLOW_FSYNC_S = 0.1
 LIVE_S = 2.0
-
-
-def examine_folder(config: Config) -> Iterator[Finding]:
-    """Whether the data folder can be written, has room, and is in use."""
-    folder = place = Path(config.data_dir).absolute()
-    while not place.exists():
-        # It is made at the first start.
-        place = place.parent
-    mend = f"chown -R {os.geteuid()} {shlex.quote(str(folder))} as root, mount a volume there, or choose --data-dir"
-    try:
-        with tempfile.TemporaryFile(dir=place) as file:
-            file.write(bytes(2**16))
-            file.flush()
-            began = time.monotonic()
-            os.fsync(file.fileno())
-            took_s = time.monotonic() - began
-        disk = os.statvfs(place)
-    except OSError as error:
-        yield Finding("data folder", "error", f"{folder} cannot be written: {error.strerror}", mend)
-        return
-    slow = took_s > SLOW_FSYNC_S
-    text = f"{folder} can be written; one fsync takes {took_s * 1000:.1f} ms"
-    yield Finding("data folder", "warning" if slow else "ok", text, "use a faster disk (--data-dir)" if slow else None)
-    held = 0
-    with contextlib.suppress(OSError):
-        held = sum(one.stat().st_size for one in os.scandir(folder / "artifacts"))
-    free, room = disk.f_bavail * disk.f_frsize, f"free some, or lower --disk-budget ({config.disk_budget >> 20} MiB)"
-    text = f"{free >> 20} MiB are free in it"
-    if free < DISK_RESERVE_BYTES:
-        yield Finding("disk", "error", f"{text}: no job is taken with less than {DISK_RESERVE_BYTES >> 20} MiB", room)
-    elif free + held < config.disk_budget:
-        yield Finding("disk", "warning", f"{text}, less than all results may take", room)
-    else:
-        yield Finding("disk", "ok", text)
-
-
-def is_in_use(config: Config) -> bool:
-    """Whether a service runs on the data folder."""
-    with contextlib.suppress(OSError), open(Path(config.data_dir) / "jobs.journal", "rb") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-    return False
 
 
 async def examine_port(config: Config) -> Finding:
     """Whether the port is free, or a service of ours answers there."""
     place = f"port {config.port} of {config.host}"
-    running = is_in_use(config)
+    running = doctor.is_locked(Path(config.data_dir) / "jobs.journal")
     try:
         open_listener(config).close()
     except ConfigError as error:
-        with contextlib.suppress(OSError), trio.move_on_after(LIVE_S):
+        wanted, answer = json.dumps({"ok": True}).encode(), b""
+        with contextlib.suppress(OSError, trio.BrokenResourceError), trio.move_on_after(LIVE_S):
             host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(config.host, config.host)
             stream = await trio.open_tcp_stream(host, config.port)
             async with stream:
                 await stream.send_all(b"GET /livez HTTP/1.0\r\nHost: localhost\r\n\r\n")
-                answer = b"".join([piece async for piece in stream])
-            if json.dumps({"ok": True}).encode() in answer:
-                whose = "this data folder" if running else "another data folder"
-                return Finding("port", "ok", f"a Cleariflow with {whose} answers at {place}")
+                while wanted not in answer and len(answer) < 2**12 and (piece := await stream.receive_some()):
+                    answer += piece
+        if wanted in answer:
+            whose = "this data folder" if running else "another data folder"
+            return Finding("port", "ok", f"a Cleariflow with {whose} answers at {place}")
         mend = f"stop what has it (ss -ltnp 'sport = :{config.port}'), or choose --port"
         return Finding("port", "error", error.faults[0].message, mend)
     if running:
@@ -4547,8 +4448,9 @@ async def examine(config: Config, faults: list[Fault], tell: doctor.Tell) -> Non
     tell(Finding("version", "ok", f"cleariflow {__version__}, Python {python}"))
     for fault in faults:
         tell(Finding("settings", "error", f"{fault.field}: {fault.message}", "correct this setting"))
-    for finding in (*examine_folder(config), await examine_port(config)):
+    for finding in doctor.examine_folder(Path(config.data_dir), DISK_RESERVE_BYTES, config.disk_budget):
         tell(finding)
+    tell(await examine_port(config))
     for finding in doctor.examine_system(FILES_KEPT + FILES_OF_A_PAGE * config.workers + 2 * MAX_CONNECTIONS):
         tell(finding)
     authorities = None
@@ -4620,6 +4522,11 @@ class Capture:
     path: Path | None = None
 
     @property
+    def address(self) -> str:
+        """Its URL without the scheme."""
+        return (self.request.url or "//document").partition("//")[2]
+
+    @property
     def others(self) -> list[str]:
         """The names that its further outputs may have."""
         outputs = self.request.outputs if isinstance(self.request, ScrapeRequest) else ()
@@ -4662,7 +4569,9 @@ def plan(name: ServiceName, flags: Mapping[str, Any], config: Config) -> list[Ca
             captures.append(Capture(parse_request(name, given | url, config)))
         except ValidationError as error:
             of_url = where if len(urls) > 1 else "url"
-            faults += [Fault(of_url, fault.message) if fault.field == "url" else fault for fault in error.faults]
+            # That a file gave no URL is told already.
+            found = [fault for fault in error.faults if fault.field != "url" or where or flags["urls"] is None]
+            faults += [Fault(of_url, fault.message) if fault.field == "url" else fault for fault in found]
     if faults:
         raise ValidationError(list(dict.fromkeys(faults)))
     return captures if place in (None, "-") else with_paths(captures, place)
@@ -4726,33 +4635,19 @@ def with_paths(captures: list[Capture], place: str) -> list[Capture]:
     """The captures with their files, as `-o` says; makes their folders. Raises ValidationError where it cannot."""
     if "{" not in place and not is_folder(place):
         return [attrs.evolve(wanted, path=Path(place)) for wanted in captures]
-    suffix = "" if is_folder(place) else re.split(r"(\.\w+)?$", place)[1] or ""
-    stems = []
-    for number, wanted in enumerate(captures, 1):
-        address = unquote((wanted.request.url or "//document").partition("//")[2])
-        words = {"name": address, "host": address.partition("/")[0], "number": f"{number:0{len(str(len(captures)))}}"}
-        stem = "{name}" if is_folder(place) else place.removesuffix(suffix)
-        for word, text in words.items():
-            stem = stem.replace(f"{{{word}}}", safe_name(text))
-        stems.append(os.path.join(place, stem) if is_folder(place) else stem)
-    names = zip(captures, unique(stems, captures[0].others), strict=True)
-    paths = [Path(name + (suffix or f".{wanted.extension}")) for wanted, name in names]
+    base = place if is_folder(place) else ""
+    suffix = "" if base else re.split(r"(\.\w+)?$", place)[1] or ""
+    addresses = [unquote(wanted.address) for wanted in captures]
+    names = named("{name}" if base else place.removesuffix(suffix), addresses, captures[0].others)
+    paths = [
+        Path(base, name + (suffix or f".{wanted.extension}")) for wanted, name in zip(captures, names, strict=True)
+    ]
     try:
         for folder in {path.parent for path in paths}:
             folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ValidationError([Fault("-o", f"{place!r} cannot be made: {error.strerror}")]) from None
     return [attrs.evolve(wanted, path=path) for wanted, path in zip(captures, paths, strict=True)]
-
-
-def write_out(data: bytes) -> None:
-    """Write to standard output. Not by Python's buffer: given up in the middle, it would hold the exit."""
-    place = sys.stdout.fileno()
-    if os.isatty(place) and not data.endswith(b"\n"):
-        data += b"\n"
-    left = memoryview(data)
-    while left:
-        left = left[os.write(place, left) :]
 
 
 class Run:
@@ -4818,7 +4713,8 @@ class Run:
                 line = self._failed(wanted, error)
             if self._as_json:
                 line = {"url": wanted.request.url} | line
-                await self._write(json.dumps(line, ensure_ascii=False).encode() + b"\n")
+                # Names of files may have bytes that are no UTF-8, halves of characters to Python, as JSON writes them.
+                await self._write(json.dumps(line, ensure_ascii=False).encode(errors="backslashreplace") + b"\n")
             self._display.leave(wanted)
 
     async def _made(self, pool: cdp.Pool, wanted: Capture) -> dict[str, Any]:
@@ -4859,7 +4755,7 @@ class Run:
                         policy=self._policy,
                         authorities=self._authorities,
                         max_pixels=self._config.max_pixels,
-                        progress=Progress(functools.partial(self._display.show, wanted)),
+                        progress=Progress(functools.partial(self._display.show, wanted, wanted.address)),
                     )
             except JobFailed as error:
                 if not is_tried_again(error, losses, failures, parsed.retries):
@@ -4914,65 +4810,6 @@ class Run:
         self._codes.append(code)
         self._display.failed += 1
         return {"ok": False, "error": {"code": code, "message": message}}
-
-
-class Display:
-    """What a person sees on stderr: a line for each end and, on a terminal, a bar with what is under way."""
-
-    def __init__(self, count: int, quiet: bool) -> None:
-        self.failed = self._done = 0
-        self._count, self._quiet = count, quiet
-        self._phases: dict[Capture, str] = {}
-        self._bar: Any = None
-        if sys.stderr.isatty() and not quiet:
-            look: dict[str, Any] = {"width": 20, "bar_template": "\x1b[K[%(bar)s] %(info)s", "show_pos": True}
-            self._bar = click.progressbar(
-                length=count, file=sys.stderr, item_show_func=lambda _: self._under_way(), **look
-            )
-
-    def _under_way(self) -> str:
-        """What the bar says beside its figures, in the room that they leave."""
-        failed = f"{self.failed} failed  " if self.failed else ""
-        if not self._phases:
-            return failed
-        wanted, phase = next(reversed(self._phases.items()))
-        more = f" and {len(self._phases) - 1} more" if len(self._phases) > 1 else ""
-        room = shutil.get_terminal_size().columns - len(f"{failed}: {phase}{more}") - 2 * len(str(self._count)) - 37
-        address = printable((wanted.request.url or "").partition("//")[2])
-        return f"{failed}{address[: max(room, 0)]}: {phase}{more}"
-
-    def show(self, wanted: Capture, phase: str) -> None:
-        """Show the phase that a capture is in."""
-        self._phases.pop(wanted, None)
-        self._phases[wanted] = phase
-        if self._bar is not None:
-            self._bar.render_progress()
-
-    def leave(self, wanted: Capture) -> None:
-        """Count a capture that has ended."""
-        self._phases.pop(wanted, None)
-        self._done += 1
-        if self._bar is not None:
-            self._bar.update(1)
-
-    def clear(self, more: str = "") -> None:
-        """Take the bar away, until something changes."""
-        if self._bar is not None:
-            print(f"\r\x1b[K{more}", end="", file=sys.stderr, flush=True)
-
-    def tell(self, text: str, always: bool = False) -> None:
-        """One line; `always`: also when little is to be told."""
-        if always or not self._quiet:
-            self.clear()
-            # That nobody reads it must not end the captures.
-            with contextlib.suppress(OSError):
-                print(printable(text), file=sys.stderr, flush=True)
-
-    def end(self) -> None:
-        """Leave the terminal as it was, and sum up there."""
-        self.clear("\x1b[?25h")
-        if self._bar is not None and self._count > 1:
-            self.tell(f"{self._done - self.failed} done, {self.failed} failed, of {self._count}")
 
 
 # ---------------------------------------------------------------- command line
@@ -5141,25 +4978,38 @@ def edit_keys(action: str, flags: Mapping[str, Any], config: Config) -> None:
             text = KEY_PREFIX + secrets.token_urlsafe(32)
             keys.append(Key(name=name, digest=digest_of(text), created_at=now_text(), **attrs.asdict(limits)))
     if action == "add":
-        print(text)
+        try:
+            print(text, flush=True)
+        except OSError:
+            print(f"cleariflow: nobody has seen the key: revoke {name} and add it again", file=sys.stderr)
+            raise
     elif not keys:
         removed = f"or {config.keys_file} is removed"
         print(f"no key is left: nobody can submit until there is one, {removed}", file=sys.stderr)
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command line and return the exit code: 0 done, 2 wrong usage; `EXITS` has those of captures."""
+    """Run the command line and return the exit code: 0 done, 1 failed, 2 wrong usage; `EXITS` has those of captures."""
+    for name, mode in (("stdin", os.O_WRONLY), ("stdout", os.O_RDONLY), ("stderr", os.O_RDWR)):
+        if getattr(sys, name) is None:
+            # It is closed: using it fails as for any program; what is said on stderr is lost.
+            setattr(sys, name, os.fdopen(os.open(os.devnull, mode), "r" if name == "stdin" else "w"))
     try:
-        code = run_command(sys.argv[1:] if arguments is None else arguments)
-        sys.stdout.flush()
+        try:
+            code = run_command(sys.argv[1:] if arguments is None else arguments)
+        finally:
+            sys.stdout.flush()
     except (ValidationError, StoreError) as error:
         for fault in getattr(error, "faults", None) or [Fault("", str(error))]:
             print("cleariflow: " + (f"{fault.field}: " if fault.field else "") + fault.message, file=sys.stderr)
         return 2
-    except BrokenPipeError:
+    except OSError as error:
         # Else the interpreter would try once more, and complain.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141
+        if isinstance(error, BrokenPipeError):
+            return 141
+        print(f"cleariflow: {error.filename or 'standard output'}: {error.strerror}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         return 130
     return code

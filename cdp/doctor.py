@@ -6,9 +6,13 @@ Nothing here raises for what is wrong with the system: that is what it looks for
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import re
 import resource
+import shlex
+import shutil
+import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
@@ -38,6 +42,8 @@ from .proxy import Proxy
 # For the whole look at a browser, which takes 2 s.
 BROWSER_S = 60.0
 PROXY_S = 5.0
+# A folder on a network, or a worn disk: every submission waits for this.
+SLOW_FSYNC_S = 0.1
 # The tests run with 156. A major version comes every four weeks: an older one has had a year's holes mended since.
 OLDEST_MAJOR = 143
 # A browser with three pages has 9 processes with 99 threads, which count alike, and 126 MB (Chromium 156).
@@ -170,7 +176,7 @@ def examine_system(files_needed: int) -> Iterator[Finding]:
     """Shared memory, limits and the clock. `files_needed` is how many files the process should be able to open."""
     yield judge_shared_memory(shared_memory_bytes())
     yield judge_files(resource.getrlimit(resource.RLIMIT_NOFILE)[1], files_needed)
-    yield judge_processes(_processes_left())
+    yield judge_processes(processes_left())
     yield judge_memory(memory_bytes())
     yield judge_clock(datetime.now(UTC))
 
@@ -219,11 +225,11 @@ def judge_clock(now: datetime) -> Finding:
     return Finding("clock", "error", f"{shown}: no certificate is valid yet", "timedatectl set-ntp true")
 
 
-def _processes_left() -> int | None:
+def processes_left(root: Path = Path("/sys/fs/cgroup"), membership: Path = Path("/proc/self/cgroup")) -> int | None:
     """By the control groups that this process is in (version 1 or 2); None without a limit."""
-    root, own = Path("/sys/fs/cgroup"), "/"
+    own = "/"
     with contextlib.suppress(OSError):
-        for line in Path("/proc/self/cgroup").read_text().splitlines():
+        for line in membership.read_text().splitlines():
             _, controllers, path = line.split(":", 2)
             own = path if controllers in ("", "pids") else own
     left = []
@@ -232,6 +238,52 @@ def _processes_left() -> int | None:
         with contextlib.suppress(OSError, ValueError):
             left.append(int((folder / "pids.max").read_text()) - int((folder / "pids.current").read_text()))
     return min(left, default=None)
+
+
+# ---- The data folder -------------------------------------------------------------------------------------------------
+
+
+def examine_folder(folder: Path, reserve_bytes: int, budget_bytes: int) -> Iterator[Finding]:
+    """Whether the data folder can be written, has the room that is kept in reserve, and as much as all results take."""
+    folder = place = folder.absolute()
+    # It is made at the first start. Where one may not look, Path.exists raises.
+    while not os.path.exists(place):
+        place = place.parent
+    mend = f"chown -R {os.geteuid()} {shlex.quote(str(folder))} as root, mount a volume there, or choose --data-dir"
+    try:
+        with tempfile.TemporaryFile(dir=place) as file:
+            file.write(bytes(2**16))
+            file.flush()
+            began = time.monotonic()
+            os.fsync(file.fileno())
+            took_s = time.monotonic() - began
+        free = shutil.disk_usage(place).free
+    except OSError as error:
+        yield Finding("data folder", "error", f"{folder} cannot be written: {error.strerror}", mend)
+        return
+    slow = took_s > SLOW_FSYNC_S
+    text = f"{folder} can be written; one fsync takes {took_s * 1000:.1f} ms"
+    yield Finding("data folder", "warning" if slow else "ok", text, "use a faster disk (--data-dir)" if slow else None)
+    held = 0
+    with contextlib.suppress(OSError):
+        held = sum(one.stat().st_size for one in os.scandir(folder / "artifacts"))
+    text, room = f"{free >> 20} MiB are free in it", f"free some, or lower --disk-budget ({budget_bytes >> 20} MiB)"
+    if free < reserve_bytes:
+        yield Finding("disk", "error", f"{text}: no job is taken with less than {reserve_bytes >> 20} MiB", room)
+    elif free + held < budget_bytes:
+        yield Finding("disk", "warning", f"{text}, less than all results may take", room)
+    else:
+        yield Finding("disk", "ok", text)
+
+
+def is_locked(path: Path) -> bool:
+    """Whether a process holds the file, as a service its journal."""
+    with contextlib.suppress(OSError), open(path, "rb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
 
 
 # ---- The network -----------------------------------------------------------------------------------------------------

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import re
+import shutil
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 # Of a name, in UTF-8: numbers and endings are put to it, and file systems take 255.
@@ -49,6 +51,21 @@ def unique(names: Iterable[str], others: Iterable[str] = ()) -> Iterator[str]:
         yield made
 
 
+def named(pattern: str, addresses: Sequence[str], others: Iterable[str] = ()) -> Iterator[str]:
+    """A name for each URL without its scheme: the pattern, in which `{name}`, `{host}` and `{number}` are known.
+
+    All differ, as of `unique`.
+    """
+    width, stems = len(str(len(addresses))), []
+    for number, address in enumerate(addresses, 1):
+        words = {"name": address, "host": address.partition("/")[0], "number": f"{number:0{width}}"}
+        stem = pattern
+        for word, text in words.items():
+            stem = stem.replace(f"{{{word}}}", safe_name(text))
+        stems.append(stem)
+    return unique(stems, others)
+
+
 def write_whole(path: Path, data: bytes) -> None:
     """Write a file that is as it was, or not there, until all of it is written. Raises OSError."""
     if path.exists() and not path.is_file():
@@ -58,8 +75,14 @@ def write_whole(path: Path, data: bytes) -> None:
     # What a link leads to, not the link.
     path = path.resolve()
     partial = path.with_name(f".{os.getpid()}-{path.name}")
-    try:
-        partial.write_bytes(data)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    # Never another's: in a folder that is open to others it may be a link to anywhere.
+    with partial.open("xb") as file:
+        try:
+            with contextlib.suppress(FileNotFoundError):
+                shutil.copymode(path, partial)
+            file.write(data)
+            file.flush()
+            partial.replace(path)
+        except BaseException:
+            partial.unlink()
+            raise

@@ -14,6 +14,7 @@ import signal
 from collections import Counter, deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Literal
 
 import attrs
 import trio
@@ -28,6 +29,8 @@ logger = logging.getLogger("cdp")
 
 OpenBrowser = Callable[[], AbstractAsyncContextManager[Browser]]
 OpenPage = Callable[[], AbstractAsyncContextManager[Page]]
+# Why a browser was given up.
+Retirement = Literal["ended", "uses", "memory", "idle"]
 
 # Waits after launches that failed, or browsers that ended before `STABLE_S`: a missing browser is noticed when it is
 # installed, without a busy loop.
@@ -133,7 +136,7 @@ class Pool:
     ) -> None:
         self.fault: str | None = None
         self.launches = self.failures = 0
-        self.retired: Counter[str] = Counter()
+        self.retired: Counter[Retirement] = Counter()
         self.renderers_killed = 0
         # Why the last browser was given up.
         self._lost = ""
@@ -434,7 +437,7 @@ class Pool:
                 raise
             self._retire(life, "ended", str(error))
 
-    def _retire(self, life: _Life, reason: str, text: str) -> None:
+    def _retire(self, life: _Life, reason: Retirement, text: str) -> None:
         """Open no further page in a browser, and let its successor start."""
         if life.retired.is_set():
             return

@@ -1,10 +1,11 @@
-"""Options as texts: query parameters, command-line flags and documentation, by the types and texts of their fields."""
+"""Options as texts: query parameters, flags and documentation, by the types and texts of their fields; safe texts."""
 
 from __future__ import annotations
 
 import argparse
 import itertools
 import json
+import re
 import types
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
@@ -15,6 +16,13 @@ from .options import Action, Cookie, Length, OneOrMore, Range, WaitFor
 from .validation import MAX_ECHO, Fault, ValidationError, bare_type, fields_of
 
 _BOOLEANS = {"true": True, "1": True, "false": False, "0": False}
+# Controls and half characters, and what turns the direction of writing: pages' words must not make lines of their own.
+_UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+def printable(text: str) -> str:
+    """A text in one line, with escapes for what must not reach a terminal or a log."""
+    return _UNPRINTABLE.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
 def value_of(text: str, kind: Any) -> Any:

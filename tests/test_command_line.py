@@ -383,6 +383,20 @@ def test_output_that_cannot_be_written_is_told(
     assert capsys.readouterr().err == f"cleariflow: {tmp_path}/a.b.jpeg cannot be written: Is a directory\n"
 
 
+def test_main_output_is_written_last(captured: Captured, tmp_path: Path) -> None:
+    """Where it is, `-n` takes the others to be there, too."""
+    captured.parts = PARTS
+    (tmp_path / "x-links.json").mkdir()
+    assert main(["scrape", "a.b", "-o", str(tmp_path / "x.html")]) == 1
+    assert "x.html" not in files(tmp_path)
+
+
+def test_json_has_names_that_are_no_utf8(captured: Captured, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    place = os.fsdecode(bytes(tmp_path) + b"/\xff/")
+    assert main(["screenshot", "a.b", "-o", place, "--json"]) == 0
+    assert json.loads(capfd.readouterr().out)["files"] == {"image": f"{place}a.b.jpeg"}
+
+
 # ---- Several URLs ----------------------------------------------------------------------------------------------------
 
 SEVERAL = ["a.b/c", "a.b/d/", "http://a.b/c"]
@@ -451,7 +465,8 @@ def test_file_without_urls_is_a_fault(
     if content is not None:
         (tmp_path / "urls").write_bytes(content)
     assert main(["scrape", "--urls", str(tmp_path / "urls")]) == 2
-    assert reason in capsys.readouterr().err
+    (told,) = capsys.readouterr().err.splitlines()
+    assert reason in told
 
 
 def test_so_many_captures_are_made_at_once(captured: Captured, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -934,6 +949,53 @@ async def test_end_of_the_reader_ends_quietly(site: Site) -> None:
     with os.fdopen(theirs, "wb") as pipe, trio.fail_after(40):
         done = await trio.run_process(command, stdout=pipe, capture_stderr=True, check=False)
     assert (done.returncode, done.stderr) == (141, b"")
+
+
+FAILING = [(">/dev/full", "No space left on device"), (">&-", "Bad file descriptor")]
+
+
+async def shell(redirection: str, *arguments: str) -> subprocess.CompletedProcess[bytes]:
+    """The program's end where the shell has redirected its standard streams."""
+    command = ["sh", "-c", f'exec "$@" {redirection}', "sh", sys.executable, str(PROGRAM), *arguments]
+    # Without a buffer argparse fails to write the text, and says nothing.
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    with trio.fail_after(40):
+        return await trio.run_process(command, capture_stdout=True, capture_stderr=True, check=False, env=environment)
+
+
+@pytest.mark.parametrize(("redirection", "reason"), FAILING, ids=["full", "closed"])
+async def test_text_that_cannot_be_shown_is_told(redirection: str, reason: str) -> None:
+    done = await shell(redirection, "--version")
+    assert (done.returncode, done.stderr.decode()) == (1, f"cleariflow: standard output: {reason}\n")
+
+
+@pytest.mark.parametrize(("redirection", "reason"), FAILING, ids=["full", "closed"])
+async def test_result_that_cannot_be_shown_is_told(site: Site, redirection: str, reason: str) -> None:
+    done = await shell(redirection, "scrape", site.url("/ok"), "--render", "false", "-q", *NETWORK)
+    told = f"cleariflow: standard output cannot be written: {reason}\n"
+    assert (done.returncode, done.stderr.decode()) == (1, told)
+
+
+async def test_key_that_cannot_be_shown_is_told(tmp_path: Path) -> None:
+    done = await shell(">/dev/full", "keys", "add", "anna", "--data-dir", str(tmp_path))
+    assert (done.returncode, done.stderr.decode().splitlines()) == (
+        1,
+        [
+            "cleariflow: nobody has seen the key: revoke anna and add it again",
+            "cleariflow: standard output: No space left on device",
+        ],
+    )
+
+
+async def test_urls_of_a_closed_standard_input_are_a_fault() -> None:
+    done = await shell("<&-", "scrape", "-i", "-")
+    assert (done.returncode, done.stderr) == (2, b"cleariflow: --urls: '-' cannot be read: Bad file descriptor\n")
+
+
+async def test_closed_standard_error_changes_nothing(site: Site) -> None:
+    done = await shell("2>&-", "scrape", site.url("/ok"), "--render", "false", *NETWORK)
+    assert (done.returncode, done.stdout.decode().count(OK_TEXT), done.stderr) == (0, 1, b"")
+    assert b"bytes" not in done.stdout
 
 
 async def test_scrape_by_plain_fetches_needs_no_browser(site: Site, tmp_path: Path) -> None:

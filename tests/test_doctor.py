@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
 import resource
+import shutil
 import socket
+import struct
+import subprocess
+import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,13 +20,14 @@ from typing import Any
 
 import pytest
 import trio
+from trio.testing import MockClock
 
 import cleariflow
 from cdp import doctor
 from cdp.doctor import Finding
 from cdp.launcher import SHARED_MEMORY_BYTES, find_browser
 from cdp.proxy import Proxy
-from cleariflow import Config, examine_folder, examine_port, main
+from cleariflow import DISK_RESERVE_BYTES, Config, examine_port, main
 from tests.test_http import open_api, serve_api
 
 LIBERATION = "<dir>/usr/share/fonts/truetype/liberation</dir><dir>/usr/share/fonts/truetype/liberation2</dir>"
@@ -171,6 +177,19 @@ def test_this_system_can_be_examined() -> None:
     assert {one.subject for one in doctor.examine_system(10)} >= {"shared memory", "open files", "memory", "clock"}
 
 
+@pytest.mark.parametrize("line", ["0::/own", "3:pids:/own"])
+def test_narrowest_control_group_counts(line: str, tmp_path: Path) -> None:
+    membership, folder = tmp_path / "cgroup", tmp_path / ("pids" if "pids" in line else "")
+    membership.write_text(f"2:cpu:/other\n{line}\n")
+    for group, most in ((folder, "900"), (folder / "own", "300"), (tmp_path / "other", "1")):
+        group.mkdir(parents=True, exist_ok=True)
+        (group / "pids.max").write_text(f"{most}\n")
+        (group / "pids.current").write_text("40\n")
+    assert doctor.processes_left(tmp_path, membership) == 260
+    (folder / "own" / "pids.max").write_text("max\n")
+    assert doctor.processes_left(tmp_path, membership) == 860
+
+
 async def test_proxy_that_answers_is_found() -> None:
     (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
     async with listener:
@@ -187,13 +206,13 @@ async def test_proxy_that_is_not_there_is_found() -> None:
 # ---- The data folder and the port ------------------------------------------------------------------------------------
 
 
-def folder_levels(folder: Path, **settings: Any) -> dict[str, str]:
-    return levels(list(examine_folder(Config(data_dir=str(folder), **settings))))
+def folder_levels(folder: Path, budget_bytes: int = 1) -> dict[str, str]:
+    return levels(list(doctor.examine_folder(folder, DISK_RESERVE_BYTES, budget_bytes)))
 
 
 @pytest.mark.parametrize("name", ["", "not/yet/made"])
 def test_folder_that_can_be_written_is_good(tmp_path: Path, name: str) -> None:
-    assert folder_levels(tmp_path / name, disk_budget=1) == {"data folder": "ok", "disk": "ok"}
+    assert folder_levels(tmp_path / name) == {"data folder": "ok", "disk": "ok"}
     assert list(tmp_path.iterdir()) == []
 
 
@@ -202,14 +221,36 @@ def test_folder_that_cannot_be_written_is_found(folder: Path) -> None:
     assert folder_levels(folder) == {"data folder": "error"}
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can make a folder that this user may not enter")
+def test_folder_below_one_that_may_not_be_entered_is_found(tmp_path: Path) -> None:
+    (tmp_path / "closed").mkdir(mode=0o700)
+    place = tmp_path / "closed" / "x"
+    code = f"import pathlib; from cdp import doctor; print(*doctor.examine_folder(pathlib.Path({str(place)!r}), 1, 1))"
+    for parent in (tmp_path, *tmp_path.parents[:2]):
+        parent.chmod(0o755)
+    done = subprocess.run(
+        [sys.executable, "-c", code], user=65534, group=65534, extra_groups=[], capture_output=True, text=True
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert f"{place} cannot be written: Permission denied" in done.stdout
+
+
 def test_disk_with_too_little_room_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert folder_levels(tmp_path, disk_budget=2**60)["disk"] == "warning"
-    monkeypatch.setattr(os, "statvfs", lambda _: SimpleNamespace(f_bavail=1, f_frsize=4096))
-    assert folder_levels(tmp_path, disk_budget=1)["disk"] == "error"
+    assert folder_levels(tmp_path, 2**60)["disk"] == "warning"
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=DISK_RESERVE_BYTES - 1))
+    assert folder_levels(tmp_path)["disk"] == "error"
+
+
+def test_results_that_are_there_count_as_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=DISK_RESERVE_BYTES))
+    (tmp_path / "artifacts").mkdir()
+    (tmp_path / "artifacts" / "a.png").write_bytes(b"12345")
+    assert folder_levels(tmp_path, DISK_RESERVE_BYTES + 5)["disk"] == "ok"
+    assert folder_levels(tmp_path, DISK_RESERVE_BYTES + 6)["disk"] == "warning"
 
 
 def test_slow_disk_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cleariflow, "SLOW_FSYNC_S", 0.0)
+    monkeypatch.setattr(doctor, "SLOW_FSYNC_S", 0.0)
     assert folder_levels(tmp_path)["data folder"] == "warning"
 
 
@@ -229,6 +270,39 @@ async def test_port_of_another_program_is_found(tmp_path: Path, taken: int, monk
     monkeypatch.setattr(cleariflow, "LIVE_S", 0.1)
     finding = await examine_port(Config(data_dir=str(tmp_path), port=taken))
     assert (finding.level, f"'sport = :{taken}'" in str(finding.mend)) == ("error", True)
+
+
+async def test_port_that_resets_connections_is_found(tmp_path: Path) -> None:
+    async def reset(stream: trio.SocketStream) -> None:
+        stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        await stream.aclose()
+
+    async with trio.open_nursery() as nursery:
+        (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+        nursery.start_soon(trio.serve_listeners, reset, [listener])
+        finding = await examine_port(Config(data_dir=str(tmp_path), port=listener.socket.getsockname()[1]))
+        nursery.cancel_scope.cancel()
+    assert (finding.level, finding.subject) == ("error", "port")
+
+
+async def test_port_that_answers_endlessly_is_left(tmp_path: Path, autojump_clock: MockClock) -> None:
+    sent = 0
+
+    async def chat(stream: trio.SocketStream) -> None:
+        nonlocal sent
+        with contextlib.suppress(trio.BrokenResourceError):
+            while True:
+                await stream.send_all(b"x" * 2**16)
+                sent += 2**16
+
+    async with trio.open_nursery() as nursery:
+        (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+        nursery.start_soon(trio.serve_listeners, chat, [listener])
+        finding = await examine_port(Config(data_dir=str(tmp_path), port=listener.socket.getsockname()[1]))
+        nursery.cancel_scope.cancel()
+    assert finding.level == "error"
+    # Kernel buffers take a part of it.
+    assert sent < 2**24
 
 
 async def test_port_of_a_running_service_is_good(tmp_path: Path) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import resource
+import stat
 import unicodedata
 from pathlib import Path
 
@@ -10,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cdp.files import MAX_NAME_BYTES, safe_name, unique, write_whole
+from cdp.files import MAX_NAME_BYTES, named, safe_name, unique, write_whole
 
 # ---- Names -----------------------------------------------------------------------------------------------------------
 
@@ -76,6 +78,12 @@ def test_names_stay_when_one_more_follows(names: list[str], more: str) -> None:
     assert list(unique([*names, more]))[:-1] == list(unique(names))
 
 
+def test_pattern_is_filled_for_each_address() -> None:
+    addresses = ["a.b/{host}", "a.b/c", "a.b/c"]
+    assert list(named("{host}/{number}", addresses)) == ["a.b/1", "a.b/2", "a.b/3"]
+    assert list(named("x-{name}", addresses)) == ["x-a.b-host", "x-a.b-c", "x-a.b-c-2"]
+
+
 # ---- Writing ---------------------------------------------------------------------------------------------------------
 
 
@@ -93,6 +101,36 @@ def test_file_is_as_it_was_until_all_is_written(tmp_path: Path) -> None:
     with pytest.raises(TypeError):
         write_whole(file, broken)
     assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [("a", b"before")]
+
+
+def test_nothing_is_left_of_a_file_that_cannot_be_written(tmp_path: Path) -> None:
+    file = tmp_path / "a"
+    file.write_bytes(b"before")
+    _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2**20, hard))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            write_whole(file, bytes(2**21))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+    assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [("a", b"before")]
+
+
+def test_link_of_the_partial_name_is_not_followed(tmp_path: Path) -> None:
+    victim = tmp_path / "victim"
+    victim.write_bytes(b"before")
+    (tmp_path / f".{os.getpid()}-a").symlink_to("victim")
+    with pytest.raises(FileExistsError):
+        write_whole(tmp_path / "a", b"after")
+    assert victim.read_bytes() == b"before"
+
+
+def test_mode_of_a_replaced_file_stays(tmp_path: Path) -> None:
+    file = tmp_path / "a"
+    file.write_bytes(b"before")
+    file.chmod(0o600)
+    write_whole(file, b"after")
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
 
 
 def test_link_stays_one(tmp_path: Path) -> None:

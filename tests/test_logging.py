@@ -79,6 +79,12 @@ def test_traceback_makes_no_line_of_ours(separator: str) -> None:
     assert [line for line in others if not line.startswith("    ")] == []
 
 
+def test_what_moves_a_terminal_is_escaped_in_a_traceback() -> None:
+    line = LineFormatter("text").format(record(exc_info=traceback_of(ValueError("a\x1b[2Jb"))))
+    assert "\x1b" not in line
+    assert "a\\x1b[2Jb" in line
+
+
 # ---- Whose line it is ------------------------------------------------------------------------------------------------
 
 
@@ -103,6 +109,15 @@ async def say_in_child() -> None:
 
 async def say_in_thread() -> None:
     await trio.to_thread.run_sync(logging.getLogger("cdp").warning, "odd")
+
+
+async def test_line_about_another_job_keeps_its_name(told: Told) -> None:
+    async def say() -> None:
+        logging.getLogger("cdp").warning("odd", extra={"job_id": "other"})
+
+    async with open_house(visiting(say)) as house:
+        await house.service.wait(await house.submit())
+    assert [line["job_id"] for line in told("cdp")] == ["other"]
 
 
 @pytest.mark.parametrize("say", [say_in_task, say_in_child, say_in_thread])

@@ -26,7 +26,6 @@ from cleariflow import (
     LOOK_AGE_S,
     LOSSES_ALLOWED,
     Config,
-    Durations,
     JournalFile,
     State,
     create_app,
@@ -140,13 +139,16 @@ async def test_services_of_one_process_count_apart(tmp_path: Path) -> None:
         assert ((await figures(one))[submitted], (await figures(other))[submitted]) == (1, 0)
 
 
-def test_durations_are_in_their_buckets() -> None:
-    durations = Durations(["a", "b"], (0.5, 2.0))
-    for seconds in (0.5, 1.0, 60.0):
-        durations.add("a", seconds)
-    (a, b) = durations.histograms()
-    assert a == ("a", [("0.5", 1), ("2.0", 2), ("+Inf", 3)], 61.5)
-    assert b == ("b", [("0.5", 0), ("2.0", 0), ("+Inf", 0)], 0.0)
+async def test_durations_are_in_their_buckets(api: Api) -> None:
+    for seconds in (0.1, 0.3, 600.0):
+        api.service.tally.attempts["scrape"].observe(seconds)
+    seen = {key[1:]: value for key, value in (await figures(api)).items() if key[0] == "attempt_seconds_bucket"}
+    assert [seen[bound, "scrape"] for bound in ("0.1", "0.25", "0.5", "120.0", "+Inf")] == [1, 1, 2, 2, 3]
+    assert {value for (_, service), value in seen.items() if service == "screenshot"} == {0}
+
+
+async def test_times_of_making_are_left_out(api: Api) -> None:
+    assert "_created" not in await text_of(api)
 
 
 # ---- Jobs ------------------------------------------------------------------------------------------------------------
@@ -272,6 +274,12 @@ async def test_service_that_is_not_ready_is_shown(tmp_path: Path) -> None:
         assert (await figures(api))["ready",] == 0
 
 
+@pytest.mark.parametrize("reason", ["ended", "uses", "memory", "idle"])
+async def test_each_reason_to_give_a_browser_up_is_shown(api: Api, reason: str) -> None:
+    api.pool.retired[reason] += 1
+    assert (await figures(api))["browser_retirements_total", reason] == 1
+
+
 async def test_streams_of_events_are_shown(api: Api) -> None:
     api.service.events.followers += 2
     assert (await figures(api))["event_streams",] == 2
@@ -381,6 +389,12 @@ async def test_plain_fetch_is_counted(site: Site, tmp_path: Path) -> None:
         ("egress_bytes_total", "sent"): network["bytes_sent"],
         ("egress_connections_total",): 1,
     }
+
+
+async def test_bytes_of_both_directions_are_shown(api: Api) -> None:
+    api.service.policy.ledger().count(received=5, sent=3)
+    seen = await figures(api)
+    assert (seen["egress_bytes_total", "received"], seen["egress_bytes_total", "sent"]) == (5, 3)
 
 
 async def test_refused_connection_is_counted_by_its_kind(site: Site, tmp_path: Path) -> None:

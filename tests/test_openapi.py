@@ -600,6 +600,8 @@ async def test_docs_let_nothing_run_but_their_own_files(tmp_path: Path) -> None:
         policy = (await api.get("/docs")).headers["Content-Security-Policy"]
     assert policy.startswith("default-src 'none'; script-src 'self'; ")
     assert "unsafe" not in policy
+    # These are not in default-src.
+    assert {"base-uri 'none'", "form-action 'none'", "frame-ancestors 'none'"} <= set(policy.split("; "))
 
 
 async def test_docs_show_the_operations_in_a_browser(tmp_path: Path, page: cdp.Page) -> None:

@@ -276,7 +276,7 @@ async def test_change_without_secrets_folds_nothing(tmp_path: Path, monkeypatch:
     async with open_store(tmp_path) as store:
         await ended_job(store)
         await ended_job(store)
-        assert store._storage._scrub_at == math.inf
+        assert store.journal._scrub_at == math.inf
 
 
 # ---- Lists -----------------------------------------------------------------------------------------------------------
@@ -785,7 +785,7 @@ async def test_artifact_of_a_former_version_counts_with_its_size(tmp_path: Path)
 def room(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
     """How many bytes of the disk are free."""
     free = {"bytes": 2**40}
-    monkeypatch.setattr(os, "statvfs", lambda path: SimpleNamespace(f_frsize=1, f_bavail=free["bytes"]))
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=free["bytes"]))
     return free
 
 
@@ -985,7 +985,7 @@ def look(told):
             assert (store.artifacts / f"{job.id}.html").read_bytes() == content(job.id), job.id
         assert job.expired or bool(job.artifacts) == (job.state == "done"), job.id
     assert len(os.listdir(store.artifacts)) == sum(len(job.artifacts) for job in jobs.values())
-    store._storage.close()
+    store.journal.close()
 
 random.seed(4)
 confirmed = []

@@ -169,7 +169,7 @@ async def test_page_loads_without_a_fault_and_asks_nobody_else(page: cdp.Page, r
     assert [url for url in urls if not url.startswith((f"{running.url}/", "blob:"))] == []
 
 
-@pytest.mark.parametrize("width_px", [360, 1280])
+@pytest.mark.parametrize("width_px", [360, pytest.param(1280, marks=pytest.mark.slow)])
 async def test_page_fits_its_width(
     page: cdp.Page, running: Running, client: httpx.AsyncClient, site: Site, width_px: int
 ) -> None:
@@ -230,9 +230,40 @@ async def test_scrape_shows_its_html_as_text(person: Person, client: httpx.Async
     assert await person.ask("document.querySelector('#result pre').textContent") == result
 
 
+async def test_saved_html_is_no_document_of_this_origin(person: Person, site: Site) -> None:
+    await person.click("xpath=//label[.='Scrape']")
+    await person.submits(site.add("/scripted", "<!DOCTYPE html><script>document.title = `ran ${origin}`</script>"))
+    await person.sees("ran", "#result pre")
+    await person.page.navigate(await person.ask("document.querySelector('#result a[download]').href"))
+    assert await person.ask("[document.contentType, document.title]") == ["text/plain", ""]
+
+
+@pytest.mark.slow
+async def test_long_output_is_cut_and_says_so(person: Person, client: httpx.AsyncClient, site: Site) -> None:
+    url = site.add("/long", "<!DOCTYPE html>" + "long " * 50_000)
+    await ended(client, await submit(client, "scrape", url=url, render=False))
+    await person.click(row(url, "//button[@title]"))
+    await person.sees("The first 200,000 of", "#result")
+    assert await person.ask("document.querySelector('#result pre').textContent.length") == 200_000
+
+
+@pytest.mark.slow
+async def test_picture_is_given_back_when_another_job_is_chosen(person: Person, site: Site) -> None:
+    await person.submits(site.url("/ok?1"))
+    await person.until("document.querySelector('.picture img')?.naturalWidth")
+    url = json.dumps(await person.ask("document.querySelector('.picture img').src"))
+    await person.submits(site.url("/ok?2"))
+    await person.until(f"![undefined, {url}].includes(document.querySelector('.picture img')?.src)")
+    image = "Object.assign(new Image(), {src: %s}).decode().then(() => 'there', () => 'gone')"
+    assert await person.ask(image % url) == "gone"
+
+
 @pytest.mark.parametrize(
     ("field", "text", "told"),
-    [("quality", "400", "must be at least 1 and at most 100"), ("height", "x", "must be an integer")],
+    [
+        ("quality", "400", "must be at least 1 and at most 100"),
+        pytest.param("height", "x", "must be an integer", marks=pytest.mark.slow),
+    ],
 )
 async def test_fault_is_told_at_its_field(person: Person, site: Site, field: str, text: str, told: str) -> None:
     await person.type(f"#{field}", text)
@@ -309,6 +340,72 @@ async def test_many_jobs_are_shown_as_they_are(person: Person, client: httpx.Asy
     assert (set(listed) - set(shown), len(set(shown)) == len(shown) <= 300) == (set(), True)
 
 
+async def test_events_that_were_missed_are_made_up_for(person: Person, client: httpx.AsyncClient, site: Site) -> None:
+    await ended(client, await submit(client, "scrape", url=site.url("/ok"), render=False))
+    await until_state(person, site.url("/ok"), "done")
+    await person.ask("[...known.keys()].forEach(forget); source.dispatchEvent(new MessageEvent('reset', {data: '{}'}))")
+    await until_state(person, site.url("/ok"), "done")
+
+
+async def test_event_is_newer_than_the_list_that_is_read_meanwhile(person: Person, site: Site) -> None:
+    gate = Gate(site)
+    await person.submits(gate.url)
+    await until_state(person, gate.url, "running")
+    # The answer is there, and is kept back.
+    await person.ask("""const real = fetch; fetch = async (path, options) => {
+        const answer = await real(path, options);
+        if (path.includes("status=running")) await new Promise(resolve => window.goOn = resolve);
+        return answer;
+    }; null""")
+    await person.click("xpath=//label[.='Running']")
+    await person.until("window.goOn !== undefined")
+    gate.open()
+    await person.until("document.querySelector('#result .state').dataset.state === 'done'")
+    await person.ask("goOn(), null")
+    await person.until("touched === null")
+    assert await person.ask("document.querySelectorAll('#jobs li').length") == 0
+
+
+async def test_chosen_job_that_is_gone_is_told(person: Person) -> None:
+    job = {"job_id": "00000000-0000-4000-8000-000000000000", "service": "scrape", "url": "x", "status": "queued"}
+    await person.sees("Live", "#live")
+    await person.ask(f"choose({json.dumps(job | {'meta': {}})}); reload()")
+    await person.sees("there is no job of this id", "#result-body")
+    assert await person.ask("document.querySelector('#result-does').childElementCount") == 0
+
+
+async def test_hidden_tab_holds_no_connection(person: Person) -> None:
+    await person.sees("Live", "#live")
+    hide = "Object.defineProperty(document, 'hidden', {value: %s, configurable: true})"
+    turn = f"{hide}; document.dispatchEvent(new Event('visibilitychange'))"
+    await person.ask(turn % "true")
+    assert await person.ask("source.readyState === EventSource.CLOSED") is True
+    await person.ask(turn % "false")
+    await person.until("source.readyState === EventSource.OPEN")
+
+
+@pytest.mark.slow
+async def test_row_that_leaves_gives_its_focus_to_the_queue(person: Person, site: Site) -> None:
+    gate = Gate(site)
+    await person.click("xpath=//label[.='Running']")
+    await person.submits(gate.url)
+    await until_state(person, gate.url, "running")
+    await person.tabs_to("at.textContent === 'Cancel' && at.closest('#jobs') !== null")
+    await person.press("Enter")
+    await person.until("!document.querySelector('#jobs li')")
+    assert await person.ask("document.activeElement.id") == "queue-title"
+
+
+@pytest.mark.slow
+async def test_gallery_keeps_the_newest(person: Person, client: httpx.AsyncClient, site: Site) -> None:
+    await person.sees("Live", "#live")
+    for number in range(13):
+        await ended(client, await submit(client, "screenshot", url=site.url(f"/ok?{number}")))
+    await person.until(f"document.querySelector('#gallery button[title={json.dumps(site.url('/ok?12'))}]')")
+    titles = await person.ask("[...document.querySelectorAll('#gallery button')].map(tile => tile.title)")
+    assert titles == [site.url(f"/ok?{number}") for number in range(12, 0, -1)]
+
+
 async def test_gallery_shows_small_copies(person: Person, client: httpx.AsyncClient, site: Site) -> None:
     await ended(client, await submit(client, "screenshot", url=site.url("/ok")))
     tile = f"document.querySelector('#gallery button[title={json.dumps(site.url('/ok'))}]')"
@@ -354,6 +451,16 @@ async def test_hostile_texts_are_shown_as_they_are(person: Person, client: httpx
     assert (await person.ask(strange), await person.ask("document.title")) == (0, "Cleariflow")
 
 
+@pytest.mark.slow
+async def test_links_of_a_page_learn_nothing_of_this_one(person: Person, client: httpx.AsyncClient, site: Site) -> None:
+    url = site.add("/linked", '<!DOCTYPE html><a href="/ok">a link</a>')
+    await ended(client, await submit(client, "scrape", url=url, outputs=["links"]))
+    await person.click(row(url, "//button[@title]"))
+    await person.sees("a link", ".links")
+    rels = await person.ask("[...document.querySelectorAll('#result a[target]')].map(link => link.rel)")
+    assert rels == ["noopener noreferrer"] * 2
+
+
 # ---- The key
 
 
@@ -380,8 +487,7 @@ async def test_key_is_asked_for_and_used(key: str, person: Person, site: Site) -
     assert await person.ask("Object.values(localStorage).length + document.cookie") == "0"
 
 
-@pytest.mark.slow
-async def test_wrong_key_is_asked_for_again(key: str, person: Person) -> None:
+async def test_wrong_key_is_asked_for_again_and_forgotten(key: str, person: Person) -> None:
     await person.until("document.querySelector('dialog').open")
     await person.type(None, "wrong")
     await person.press("Enter")
@@ -391,6 +497,15 @@ async def test_wrong_key_is_asked_for_again(key: str, person: Person) -> None:
     assert await person.ask("sessionStorage.length") == 0
 
 
+@pytest.mark.slow
+async def test_key_that_no_header_can_carry_is_not_taken(key: str, person: Person) -> None:
+    await person.until("document.querySelector('dialog').open")
+    await person.type(None, "ключ")
+    await person.press("Enter")
+    assert await person.ask("[document.querySelector('dialog').open, sessionStorage.length]") == [True, 0]
+
+
+@pytest.mark.slow
 async def test_escape_closes_the_question_for_the_key(key: str, person: Person) -> None:
     await person.until("document.querySelector('dialog').open")
     await person.press("Escape")
@@ -441,6 +556,17 @@ async def test_page_works_below_a_prefix(page: cdp.Page, site: Site, tmp_path: P
             await person.submits(site.url("/ok"))
             await person.until("document.querySelector('.picture img')?.naturalWidth")
             assert f"{url}/v1/screenshot" in await person.ask("document.querySelector('#snippet').textContent")
+
+
+@pytest.mark.slow
+async def test_stream_that_was_refused_is_opened_again(person: Person) -> None:
+    await person.sees("Live", "#live")
+    await person.ask("""const real = EventSource; EventSource = function (url) {
+        EventSource = real;
+        return new real(new URL("unknown", url));
+    }; start()""")
+    await person.sees("Reconnecting", "#live")
+    await person.sees("Live", "#live")
 
 
 @pytest.mark.slow
