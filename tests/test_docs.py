@@ -1057,8 +1057,8 @@ def metric_table() -> str:
     lines = ["| metric | kind | labels | what it is |", "|---|---|---|---|"]
     for metric in trio.run(collect):
         name = metric.name + ("_total" if metric.type == "counter" else "")
-        # Those of a metric without a sample have no other place.
-        labels = ", ".join(f"`{label}`" for label in getattr(metric, "_labelnames", ()))
+        # A bucket's bound is no label of the metric.
+        labels = ", ".join(f"`{label}`" for label in metric.samples[0].labels if label != "le")
         lines.append(f"| `{name}` | {metric.type} | {labels} | {metric.documentation} |")
     return "\n".join(lines)
 

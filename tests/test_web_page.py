@@ -201,6 +201,7 @@ async def test_screenshot_is_submitted_by_enter_and_its_picture_shown(person: Pe
     assert await person.ask(f"({pixel})(700, 500)") == pytest.approx(WHITE, abs=8)
 
 
+@pytest.mark.slow
 async def test_result_tells_times_and_size(person: Person, site: Site) -> None:
     await person.submits(site.url("/ok"))
     await person.sees("1280 × 800 px", ".facts")
