@@ -487,7 +487,7 @@ def failures(job: Job) -> list[str]:
     [
         pytest.param("renderer", ["page_crashed"], id="renderer"),
         pytest.param("gpu-process", [], id="gpu"),
-        pytest.param(NETWORK, ["navigation_failed"], id="network"),
+        pytest.param(NETWORK, ["browser_lost"], id="network"),
     ],
 )
 async def test_process_killed_costs_one_attempt_and_no_browser(
