@@ -378,7 +378,9 @@ async def test_attempt_on_a_browser_that_breaks_ends_in_time(
         monkeypatch.setattr(browser_module, "DISPOSE_TIMEOUT_S", 1.0)
     with nothing_left_open():
         async with open_virtual(command, how) as virtual:
-            async with open_run(tmp_path, browser=stand_in(listening(virtual.endpoint)), workers=1) as service:
+            browser = stand_in(listening(virtual.endpoint))
+            # None ahead: those that die while they open cost browsers, too.
+            async with open_run(tmp_path, browser=browser, workers=1, pages_ahead=0) as service:
                 job = await ended(service, {"url": "http://127.0.0.1/", "wait_until": "load", "timeout_ms": timeout_ms})
                 assert (job.error_code, job.attempts) == (code, attempts)
                 with trio.fail_after(QUICK_S):
