@@ -2851,17 +2851,17 @@ class Service:
                 failure = JobFailed("internal", INTERNAL_ERROR)
             # A stop or a cancel that came meanwhile is no failure.
             await trio.lowlevel.checkpoint()
-            job.note_failure(failure)
             lost = failure.code == "browser_lost"
             page_failures = sum(1 for noted in job.attempt_errors if noted["code"] in RETRIED_CODES)
-            if not is_tried_again(failure, job.losses, page_failures - (not lost), parsed.retries):
+            job.note_failure(failure)
+            if not is_tried_again(failure, job.losses, page_failures, parsed.retries):
                 return failure
             logger.warning("attempt %d failed with %s: %s", job.attempts, failure.code, failure)
             # Before any wait: a kill in it must not make the allowance new.
             job.losses += lost
             self._put(job)
             if not lost:
-                await trio.sleep(RETRY_DELAYS_S[page_failures - 1])
+                await trio.sleep(RETRY_DELAYS_S[page_failures])
             if job.sync and not await self._has_browser():
                 return failure
             await self.pool.ready()

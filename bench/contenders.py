@@ -24,7 +24,7 @@ from bench.batches import HEIGHT_PX, WIDTH_PX, Batch, Taken, lines, run_batch
 from bench.clients import open_clients
 from cdp.launcher import find_browser
 from tests.compare import SWITCHES, install
-from tests.test_end_to_end import Server, program
+from tests.test_end_to_end import Server, open_command, program
 
 HERE = Path(__file__).parent
 RAW, CDP, TOOLS = "raw", "cdp", ("playwright", "puppeteer")
@@ -145,20 +145,10 @@ def screenshot(wait_until: str) -> dict[str, Any]:
     return {"format": "png", "viewport": viewport, "wait_until": wait_until}
 
 
-@asynccontextmanager
-async def open_service(folder: Path, *flags: str, source: Path = HERE.parent) -> AsyncIterator[Server]:
+def open_service(folder: Path, *flags: str, source: Path = HERE.parent) -> AbstractAsyncContextManager[Server]:
     """The program, of this checkout or another one; ended by SIGTERM."""
     command = [sys.executable, str(source / "cleariflow.py"), *program(folder)[2:], *flags]
-    process = await trio.lowlevel.open_process(command, stderr=subprocess.PIPE)
-    server = Server(process, folder)
-    assert process.stderr is not None
-    async with process.stderr, trio.open_nursery() as nursery:
-        try:
-            await nursery.start(server.read_log)
-            yield server
-        finally:
-            with trio.CancelScope(shield=True):
-                await server.end(signal.SIGTERM)
+    return open_command(command, folder, end=signal.SIGTERM)
 
 
 @asynccontextmanager

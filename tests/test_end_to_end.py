@@ -11,8 +11,8 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -117,9 +117,11 @@ def program(folder: Path) -> list[str]:
 
 
 @asynccontextmanager
-async def open_server(folder: Path, *flags: str) -> AsyncIterator[Server]:
-    """Start the program on a free port; killed at the end if it still runs."""
-    process = await trio.lowlevel.open_process([*program(folder), *flags], stderr=subprocess.PIPE)
+async def open_command(
+    command: Sequence[str], folder: Path, *, end: signal.Signals = signal.SIGKILL, **options: Any
+) -> AsyncIterator[Server]:
+    """Start a command that serves, with this data folder; gets the signal at the end if it still runs."""
+    process = await trio.lowlevel.open_process(command, stderr=subprocess.PIPE, **options)
     server = Server(process, folder)
     assert process.stderr is not None
     async with process.stderr, open_tasks() as tasks:
@@ -129,9 +131,14 @@ async def open_server(folder: Path, *flags: str) -> AsyncIterator[Server]:
             yield server
         finally:
             if process.returncode is None:
-                process.kill()
+                process.send_signal(end)
                 with trio.CancelScope(shield=True):
                     await process.wait()
+
+
+def open_server(folder: Path, *flags: str) -> AbstractAsyncContextManager[Server]:
+    """Start the program on a free port; killed at the end if it still runs."""
+    return open_command([*program(folder), *flags], folder)
 
 
 @pytest.fixture

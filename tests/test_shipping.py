@@ -11,6 +11,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -18,18 +19,16 @@ import tempfile
 import tomllib
 import zipfile
 from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
 import httpx
 import pytest
-import trio
 from PIL import Image
 
 import cleariflow
-from cdp.tasks import open_tasks
 from tests.site import RED, Site
-from tests.test_end_to_end import QUICK_S, Server, picture, run
+from tests.test_end_to_end import QUICK_S, Server, open_command, picture, run
 
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -72,30 +71,17 @@ def make_venv(folder: Path) -> Path:
     return folder / "bin"
 
 
-@asynccontextmanager
-async def open_command(folder: Path, *command: str | Path) -> AsyncIterator[Server]:
+def open_shipped(folder: Path, *command: str | Path) -> AbstractAsyncContextManager[Server]:
     """Start a program that serves on a free port, in an empty folder and with an empty home."""
     home = folder / "home"
     home.mkdir()
-    flags = ["--port", "0", "--data-dir", str(folder / "data"), *LOOPBACK]
-    process = await trio.lowlevel.open_process(
-        [*map(str, command), *flags],
+    return open_command(
+        [*map(str, command), "--port", "0", "--data-dir", str(folder / "data"), *LOOPBACK],
+        folder / "data",
+        end=signal.SIGTERM,
         cwd=home,
         env={"PATH": os.environ["PATH"], "HOME": str(home), "TMPDIR": tempfile.gettempdir()},
-        stderr=subprocess.PIPE,
     )
-    server = Server(process, folder / "data")
-    assert process.stderr is not None
-    async with process.stderr, open_tasks() as tasks:
-        try:
-            with trio.fail_after(QUICK_S):
-                await tasks.start(server.read_log)
-            yield server
-        finally:
-            if process.returncode is None:
-                process.terminate()
-                with trio.CancelScope(shield=True):
-                    await process.wait()
 
 
 async def check_service(client: httpx.AsyncClient, site: Site) -> None:
@@ -177,7 +163,7 @@ def isolated(pyz: Path) -> list[str]:
 @pytest.mark.slow
 async def test_one_file_serves_from_an_empty_folder(pyz: Path, tmp_path: Path, site: Site) -> None:
     alone = shutil.copy(pyz, tmp_path / "cleariflow.pyz")
-    async with open_command(tmp_path, *isolated(alone)) as server, server.client() as client:
+    async with open_shipped(tmp_path, *isolated(alone)) as server, server.client() as client:
         await check_service(client, site)
         assert list((tmp_path / "home").iterdir()) == []
 
@@ -255,7 +241,7 @@ def test_shipped_versions_are_the_checkout_s(pyz: Path, installed: Path, tmp_pat
 @pytest.mark.slow
 async def test_installed_service_serves(installed: Path, tmp_path: Path, site: Site) -> None:
     assert "usage: cleariflow" in do(installed / "cleariflow", "--help", cwd=tmp_path)
-    async with open_command(tmp_path, installed / "cleariflow") as server, server.client() as client:
+    async with open_shipped(tmp_path, installed / "cleariflow") as server, server.client() as client:
         await check_service(client, site)
 
 
